@@ -1,0 +1,222 @@
+"""From a request to the keys it needs, and from their bytes to a matrix: no socket, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenuto.features.aggregate import entity_key
+from tenuto.features.entities import Counter, Entity
+from tenuto.features.feature import Context, Feature, Floats
+from tenuto.features.layout import View
+from tenuto.features.matrix import Matrix, Stamp, State, canonical
+from tenuto.features.progress import unpack_all
+from tenuto.features.schema import FeatureSet
+from tenuto.features.store import key_prefix
+from tenuto.features.sums import Ints, ViewSums
+from tenuto.features.windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks what, and when.
+
+    Attributes:
+        request_id: unique; the key of everything that follows from it.
+        user_id: who asks.
+        query: what is asked, ``""`` for a feed.
+        ts_ms: request time, epoch ms.
+    """
+
+    request_id: str
+    user_id: str
+    query: str
+    ts_ms: int
+
+
+class ContextError(ValueError):
+    """Context that was not declared, or has another shape than declared."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPlan:
+    """Keys of one read: progress first, then each view's, ``None`` where an id is not given."""
+
+    keys: list[bytes]
+    spans: list[tuple[View, list[int | None]]]
+
+
+class Reader:
+    """Plans and decodes the reads of one feature set.
+
+    Args:
+        features: the declared features.
+        partitions: partition count of the input topics.
+        namespace: as the workers have it.
+    """
+
+    def __init__(self, features: FeatureSet, partitions: int, namespace: str = "") -> None:
+        self.features = features
+        self.layout = features.layout
+        self.partitions = partitions
+        self.prefix = key_prefix(self.layout, namespace).encode()
+        self._topic_index = {topic: i for i, topic in enumerate(self.layout.topics)}
+        self._fed = [[self._topic_index[t] for t in f.topics] for f in features.features]
+
+    def context(self, given: Mapping[str, Any], n: int) -> dict[str, Any]:
+        """Check context against its declaration.
+
+        Raises:
+            ContextError: an undeclared name, or not one value per item where that is declared.
+        """
+        for name, value in given.items():
+            declared = self.features.contexts.get(name)
+            if declared is None:
+                known = ", ".join(self.features.contexts) or "none"
+                raise ContextError(f"context {name!r} is not declared: there is {known}")
+            is_list = not isinstance(value, str) and hasattr(value, "__len__")
+            if declared.per == "item" and (not is_list or len(value) != n):
+                raise ContextError(f"context {name!r} is per item: give {n} values")
+            if declared.per == "request" and is_list:
+                raise ContextError(f"context {name!r} is per request: give one value")
+        return dict(given)
+
+    def plan(self, request: Request, items: Sequence[str], context: Mapping[str, Any]) -> KeyPlan:
+        """The keys to fetch together, in one command."""
+        keys, spans = [self.prefix + b"progress"], []
+        given: dict[str, Any] = {"user_id": request.user_id, "query": request.query, **context}
+        given["item_id"] = items
+        for view in self.layout.views:
+            places: list[int | None] = []
+            for parts in self._ids(view.entity, given, len(items)):
+                if any(part is None for part in parts):
+                    places.append(None)
+                    continue
+                places.append(len(keys))
+                keys.append(self.prefix + entity_key(view, parts))
+            spans.append((view, places))
+        return KeyPlan(keys, spans)
+
+    def _ids(self, entity: Entity, given: Mapping[str, Any], n: int) -> list[tuple[str, ...]]:
+        if not entity.per_item:
+            return [tuple(given[field] for field in entity.key)]
+        columns = []
+        for field in entity.key:
+            value = given.get(field)
+            columns.append([value] * n if value is None or isinstance(value, str) else value)
+        return list(zip(*columns, strict=True))
+
+    def decode(
+        self,
+        request: Request,
+        items: Sequence[str],
+        context: dict[str, Any],
+        as_of_ms: int,
+        plan: KeyPlan,
+        values: Sequence[bytes | None],
+    ) -> Matrix:
+        """The matrix of what was fetched for a plan.
+
+        Raises:
+            AsOfTooOldError: the moment lies behind what the rings still hold.
+        """
+        n = len(items)
+        entries = unpack_all(values[0], len(self.layout.topics), self.partitions)
+        sums = {
+            view.entity: ViewSums(
+                view, [None if at is None else values[at] for at in places], as_of_ms
+            )
+            for view, places in plan.spans
+        }
+        read = _Moment(request.ts_ms, sums, context, self.features.contexts)
+        matrix = np.empty((n, len(self.features.features)), np.float32)
+        states = np.empty(matrix.shape, np.uint8)
+        lag_ms, rebuilding = self._streams(entries, as_of_ms)
+        for index, feature in enumerate(self.features.features):
+            column = self._values(feature, read)
+            missing = np.isnan(column)
+            matrix[:, index] = canonical(column)
+            state = np.where(missing, State.MISSING, State.FRESH)
+            fed = self._fed[index]
+            if fed and max(lag_ms[t] for t in fed) > feature.fresh_within_ms:
+                state = np.full(1, State.STALE)
+            if any(self._rebuilding(rebuilding[t], feature, as_of_ms) for t in fed):
+                state = np.full(1, State.REBUILDING)
+            states[:, index] = state
+        stamp = Stamp(self.layout.topics, entries)
+        return Matrix(
+            items,
+            self.features.columns,
+            matrix,
+            states,
+            as_of_ms,
+            stamp,
+            self.layout.digest,
+            context,
+        )
+
+    @staticmethod
+    def _values(feature: Feature, read: _Moment) -> Floats:
+        column = feature.values(read)
+        counter = feature.missing_with
+        if counter is None:
+            return column
+        return np.where(read.known(counter), column, np.nan)
+
+    def _streams(
+        self, entries: NDArray[Any], as_of_ms: int
+    ) -> tuple[list[int], list[tuple[bool, int]]]:
+        """Per topic: how far its slowest partition lies behind, and whether it is being rebuilt.
+
+        The second is (not all there yet, arrival at which the log was joined).
+        """
+        lag = (as_of_ms - entries["arrival"]).max(axis=1).tolist()
+        absent = entries["incarnation"] == b""
+        behind = (absent | (entries["next"] < entries["rebuild_until"])).any(axis=1).tolist()
+        joined = np.where(entries["origin"] > 0, entries["origin_arrival"], 0)
+        return lag, list(zip(behind, joined.max(axis=1).tolist(), strict=True))
+
+    @staticmethod
+    def _rebuilding(topic: tuple[bool, int], feature: Feature, as_of_ms: int) -> bool:
+        behind, joined_ms = topic
+        return behind or joined_ms > as_of_ms - feature.window_ms
+
+
+class _Moment:
+    """The read that features are formed from: sums of every view, at one moment."""
+
+    def __init__(
+        self,
+        request_ts_ms: int,
+        sums: Mapping[Entity, ViewSums],
+        context: Mapping[str, Any],
+        declared: Mapping[str, Context],
+    ) -> None:
+        self.request_ts_ms = request_ts_ms
+        self._sums = sums
+        self._context = context
+        self._declared = declared
+
+    def total(self, counter: Counter, window: Window) -> Ints:
+        return self._sums[counter.entity].total(counter.measure, window)
+
+    def by_position(self, counter: Counter, window: Window) -> list[Ints]:
+        return self._sums[counter.entity].by_position(counter.measure, window)
+
+    def first_seen_ms(self, counter: Counter, window: Window) -> Ints:
+        return self._sums[counter.entity].first_seen_ms(counter.measure, window)
+
+    def known(self, counter: Counter) -> NDArray[np.bool_]:
+        return self._sums[counter.entity].seen
+
+    def context(self, name: str) -> Floats | None:
+        value = self._context.get(name)
+        if value is None:
+            return None
+        if self._declared[name].per == "request":
+            value = [value]
+        return np.array([np.nan if v is None else v for v in value], np.float64)

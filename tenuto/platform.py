@@ -1,0 +1,95 @@
+"""The application object: events, features, labels and sample streams in one place.
+
+An application's own file builds one; workers, rankers and trainers import it by
+``module:object``. Building it checks every declaration and opens nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from tenuto.features.events import Event
+from tenuto.features.feature import Feature
+from tenuto.features.rules import TimeRules
+from tenuto.features.schema import DeclarationError, FeatureSet
+from tenuto.snapshot.labels import SampleStream
+
+
+class Platform:
+    """What an application declares.
+
+    Args:
+        name: of the application; part of consumer group names.
+        events: event streams, each a topic.
+        features: columns in order; lists of features may be nested once.
+        samples: sample streams (joins) over the same snapshots.
+
+    Raises:
+        DeclarationError: declarations that do not fit together, by name.
+
+    Example:
+        >>> from tenuto.presets import video
+        >>> len(video.app.feature_set().columns) <= 30
+        True
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        events: Iterable[Event],
+        features: Iterable[Feature | Sequence[Feature]],
+        samples: Iterable[SampleStream] = (),
+    ) -> None:
+        self.name = name
+        self.events = tuple(events)
+        self.features = tuple(features)
+        self.samples = tuple(samples)
+        self._feature_set = lru_cache(lambda rules: FeatureSet.of(self.features, rules))
+        self._check()
+
+    def feature_set(self, rules: TimeRules | None = None) -> FeatureSet:
+        """The declared features, with their layout under these rules of time."""
+        return self._feature_set(rules or TimeRules())
+
+    def event(self, name: str) -> Event:
+        """A declared event by name.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        for event in self.events:
+            if event.name == name:
+                return event
+        raise KeyError(f"no event {name!r}: there are {', '.join(e.name for e in self.events)}")
+
+    def sample_stream(self, name: str = "default") -> SampleStream:
+        """A declared sample stream by name; the only one goes by any default."""
+        for stream in self.samples:
+            if stream.name == name or (name == "default" and len(self.samples) == 1):
+                return stream
+        known = ", ".join(s.name for s in self.samples) or "none"
+        raise KeyError(f"no sample stream {name!r}: there is {known}")
+
+    def _check(self) -> None:
+        names = [event.name for event in self.events]
+        for name in names:
+            if names.count(name) > 1:
+                raise DeclarationError(f"events: {name!r} is declared twice")
+        declared = dict(zip(names, self.events, strict=True))
+        for topic in self.feature_set().layout.topics:
+            if topic not in declared:
+                raise DeclarationError(
+                    f"features: {topic!r} is counted but not among the events: add it to events="
+                )
+        for stream in self.samples:
+            for label in stream.labels:
+                if declared.get(label.event.name) != label.event:
+                    raise DeclarationError(
+                        f"samples: label {label.name!r} is read off {label.event.name!r}, "
+                        "which is not among the events: add it to events="
+                    )
+        stream_names = [stream.name for stream in self.samples]
+        if len(set(stream_names)) < len(stream_names):
+            raise DeclarationError(f"samples: two streams have one name: {stream_names}")
