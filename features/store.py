@@ -199,6 +199,12 @@ class Store:
         keys = [key for key in keys if key != self.progress_key]
         return int(self._sweep(keys=keys, args=thresholds)) if keys else 0
 
-    def keys(self) -> Iterator[bytes]:
+    def clear(self) -> None:
+        """Delete everything of this layout; positions first, so that readers see it at once."""
+        self.client.delete(self.progress_key)
+        for key in self.all_keys():
+            self.client.delete(key)
+
+    def all_keys(self) -> Iterator[bytes]:
         """Every key of this layout, for tests and for sizes."""
         return iter(self.client.scan_iter(self.prefix + b"*", 1000))

@@ -1,0 +1,83 @@
+"""The feature worker as a process: a Faust app around :class:`FeatureWorker`, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import faust
+import redis
+
+from tenuto.features.events import Event
+from tenuto.features.layout import Layout
+from tenuto.features.store import Store
+from tenuto.streams.batches import TP
+from tenuto.streams.codec import EventCodec
+from tenuto.streams.door import Limits
+from tenuto.streams.feature_metrics import FeatureMetrics
+from tenuto.streams.feature_progress import FeatureProgress
+from tenuto.streams.feature_worker import FeatureWorker
+from tenuto.streams.heartbeats import HeartbeatWriter
+from tenuto.streams.process import BEAT_EVERY_S, Broker, Connections, Opening, close_with, repeat
+from tenuto.streams.transport import install_batches
+from tenuto.streams.worker import faust_app
+
+WATCH_EVERY_S = 1.0
+SWEEP_EVERY_S = 2.0
+
+
+def feature_app(
+    name: str,
+    *,
+    events: Sequence[Event],
+    layout: Layout,
+    broker: Broker,
+    client: redis.Redis,
+    limits: Limits,
+    reset: bool = False,
+    **faust_settings: Any,
+) -> faust.App:
+    """An app whose agent keeps the state of ``layout`` up to date; run it with ``worker.run``.
+
+    Args:
+        name: of the platform; workers of one platform and layout share the partitions.
+        events: of the platform; those that the layout counts are read.
+        client: of the Redis that holds the state.
+        limits: what a record must satisfy.
+        reset: rebuild a store that belongs to another life of the topics, instead of refusing.
+        faust_settings: as for ``faust_app``.
+    """
+    fed = [event for event in events if event.name in layout.topics]
+    topics = broker.topics.events(fed)
+    # A changed layout has a group of its own, and readers go on with the old one's state.
+    group = broker.topics.of(f"{name}-features-{layout.digest}")
+    app = faust_app(group, **broker.connection.faust(), **faust_settings)
+    connections = Connections(broker)
+    store = Store(client, layout, limits.n_partitions, broker.topics.namespace)
+    progress = FeatureProgress(store, connections.log, topics, reset=reset)
+    codecs = {topics[event.name]: EventCodec(event) for event in fed}
+    worker = FeatureWorker(store, progress, codecs, limits, connections, FeatureMetrics())
+    worker.delivery = install_batches(app, Opening(connections, worker))
+    everything = [TP(topic, p) for topic in topics.values() for p in range(limits.n_partitions)]
+    beats: list[HeartbeatWriter] = []
+
+    @app.agent(app.topic(*topics.values()))
+    async def features(stream: Any) -> None:
+        async for batch in stream:
+            for writer in beats:
+                writer.seen(batch.topic, batch.partition)
+            await worker.take(batch)
+
+    async def beat() -> None:
+        if progress.entries and not beats:
+            beats.append(HeartbeatWriter(connections.producer))
+        for writer in beats:
+            writer.assign(progress.entries)
+            await writer.beat()
+
+    repeat(app, WATCH_EVERY_S, worker.watch)
+    repeat(app, SWEEP_EVERY_S, lambda: worker.sweep(everything))
+    if broker.live:
+        repeat(app, BEAT_EVERY_S, beat)
+    close_with(app, connections)
+    return app

@@ -1,0 +1,94 @@
+"""Metrics of the joiner."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from tenuto.snapshot.delay_line import DelayLine, Emission
+from tenuto.snapshot.label_memory import Dropped
+from tenuto.streams.batches import Batch
+from tenuto.streams.door import Accepted
+from tenuto.streams.snapshot_door import AcceptedSnapshots
+
+LABEL_DELAY_BUCKETS_S = (1.0, 5.0, 15.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 86400.0)
+
+
+class JoinMetrics:
+    """What a joiner counts; names and meanings are in docs/metrics.md."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.snapshots = Counter("tenuto_snapshots", "Snapshots read", registry=registry)
+        self.samples = Counter("tenuto_samples", "Sample rows emitted", registry=registry)
+        self.outcomes = Counter(
+            "tenuto_join_rows", "Sample rows by outcome", ["outcome"], registry=registry
+        )
+        self.labels = Counter("tenuto_labels", "Labels read", ["event"], registry=registry)
+        self.lost_labels = Counter(
+            "tenuto_labels_without_row", "Labels dropped that no sample shows",
+            ["event", "reason"], registry=registry,
+        )  # fmt: skip
+        self.label_delay = Histogram(
+            "tenuto_label_delay_seconds", "From a row's impression to its label", ["label"],
+            buckets=LABEL_DELAY_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.refused = Counter(
+            "tenuto_dead_letters", "Records refused", ["topic", "reason"], registry=registry
+        )
+        self.waiting = Gauge(
+            "tenuto_snapshots_waiting", "Snapshots in memory that are not final",
+            ["partition"], registry=registry,
+        )  # fmt: skip
+        self.label_bytes = Gauge(
+            "tenuto_label_memory_bytes", "Memory of waiting labels", ["partition"],
+            registry=registry,
+        )  # fmt: skip
+        self.watermark = Gauge(
+            "tenuto_arrival_timestamp_seconds", "Arrival that a partition has been read to",
+            ["topic", "partition"], registry=registry,
+        )  # fmt: skip
+        self.lag = Gauge(
+            "tenuto_consumer_lag_records", "Records not yet read of a partition",
+            ["topic", "partition"], registry=registry,
+        )  # fmt: skip
+
+    def took_snapshots(self, batch: Batch, accepted: AcceptedSnapshots) -> None:
+        """Account for a batch of snapshots."""
+        self.snapshots.inc(len(accepted.placed))
+        for refusal in accepted.refused:
+            self.refused.labels(refusal.topic, refusal.reason).inc()
+        self._read(batch, accepted.arrival_after)
+
+    def took_labels(self, batch: Batch, accepted: Accepted, event: str) -> None:
+        """Account for a batch of labels."""
+        self.labels.labels(event).inc(len(accepted))
+        self._read(batch, accepted.arrival_after)
+
+    def emitted(self, emission: Emission, line: DelayLine) -> None:
+        """Account for rows that are safe in the samples topic."""
+        rows = emission.rows
+        if rows is None:
+            return
+        self.samples.inc(rows.num_rows)
+        impressed = rows.column("impressed").to_numpy()
+        self.outcomes.labels("impressed").inc(int(impressed.sum()))
+        self.outcomes.labels("not_impressed").inc(int(len(impressed) - impressed.sum()))
+        for label in line.stream.labels:
+            if label.kind == "first":
+                happened = int(rows.column(label.name).to_numpy().sum())
+                self.outcomes.labels(label.name).inc(happened)
+            if label.delay:
+                delay = self.label_delay.labels(label.name)
+                for delay_ms in rows.column(label.delay).drop_null().to_pylist():
+                    delay.observe(delay_ms / 1000.0)
+        self.waiting.labels(line.partition).set(len(line.waiting))
+        self.label_bytes.labels(line.partition).set(line.memory.nbytes)
+
+    def dropped(self, dropped: Dropped) -> None:
+        """Account for labels that an eviction dropped."""
+        for reason, counts in (("unmatched", dropped.unmatched), ("not_shown", dropped.not_shown)):
+            for event, count in counts.items():
+                self.lost_labels.labels(event, reason).inc(count)
+
+    def _read(self, batch: Batch, arrival_ms: int) -> None:
+        self.watermark.labels(batch.topic, batch.partition).set(arrival_ms / 1000.0)
+        self.lag.labels(batch.topic, batch.partition).set(max(0, batch.log_end - batch.end))
