@@ -193,6 +193,8 @@ class Segment:
         low = np.searchsorted(self.hashes, hashes)
         hit = self.hashes[np.minimum(low, len(self.hashes) - 1)] == hashes
         asked = np.flatnonzero(hit)
+        if not len(asked):
+            return asked, asked
         low = low[asked]
         high = np.searchsorted(self.hashes, hashes[asked], side="right")
         asked, mine = np.repeat(asked, high - low), _spans(low, high)

@@ -39,7 +39,8 @@ class FeatureMetrics:
             "tenuto_swept_keys", "Entities deleted because nobody can see them", registry=registry
         )
         self.freshness = Histogram(
-            "tenuto_event_freshness_seconds", "From a client's send to readable in Redis", ["event"],
+            "tenuto_event_freshness_seconds", "From a client's send to readable in Redis",
+            ["event"],
             buckets=FRESHNESS_BUCKETS_S, registry=registry,
         )  # fmt: skip
         self.watermark = Gauge(

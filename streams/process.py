@@ -9,10 +9,10 @@ from typing import Any
 
 import faust
 from aiokafka import AIOKafkaProducer
-from tenuto.streams.connection import KafkaConnection
 
 from tenuto.streams.batches import TP, Positions
 from tenuto.streams.broker_log import BrokerLog
+from tenuto.streams.connection import KafkaConnection
 from tenuto.streams.dead_letters import DeadLetterWriter
 from tenuto.streams.topic_names import TopicNames
 

@@ -1,0 +1,96 @@
+"""One Parquet file of samples, whose bytes follow from its rows alone.
+
+However the rows came in, row groups and pages are the same; another release of pyarrow may write
+other bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tenuto.snapshot.durable import fsync
+
+# Rows in memory before they are written: a row of the full preset is about 1 kB.
+ROW_GROUP_ROWS = 32_768
+
+# All that shapes the bytes is named, so that a change of pyarrow's defaults changes nothing.
+_OPTIONS = {
+    "version": "2.6",
+    "data_page_version": "1.0",
+    "compression": "zstd",
+    "compression_level": 3,
+    "use_dictionary": True,
+    "write_statistics": True,
+    "data_page_size": 1 << 20,
+    "dictionary_pagesize_limit": 1 << 20,
+    "write_batch_size": 1024,
+    "store_schema": True,
+    "write_page_checksum": True,
+}
+
+
+class Written(NamedTuple):
+    """What a finished file came to."""
+
+    bytes: int
+    sha256: str
+    rows: int
+
+
+class ParquetFile:
+    """A file being written; nothing else looks at ``path`` until it is finished.
+
+    Args:
+        path: of the file; its directory exists.
+        schema: of every batch.
+
+    Raises:
+        OSError: on any call, when the disk does not take it; discard the file then.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self.schema = schema
+        self._rows = 0
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self._writer = pq.ParquetWriter(path, schema, **_OPTIONS)
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Append rows."""
+        self._waiting.append(rows)
+        self._waiting_rows += rows.num_rows
+        if self._waiting_rows >= ROW_GROUP_ROWS:
+            self._write(self._waiting_rows - self._waiting_rows % ROW_GROUP_ROWS)
+
+    def finish(self) -> Written:
+        """Write what is left, and wait until all of it is on the disk."""
+        self._write(self._waiting_rows)
+        self._writer.close()
+        fsync(self.path)
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Written(self.path.stat().st_size, digest, self._rows)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        # Closing writes the footer: where the disk is full it fails again, of a file that goes.
+        with contextlib.suppress(OSError, pa.ArrowException):
+            self._writer.close()
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, count: int) -> None:
+        # One run of memory per column: pages are cut where one ends.
+        table = pa.Table.from_batches(self._waiting, self.schema).combine_chunks()
+        for first in range(0, count, ROW_GROUP_ROWS):
+            group = table.slice(first, min(ROW_GROUP_ROWS, count - first))
+            self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        self._rows += count
+        self._waiting = table.slice(count).to_batches()
+        self._waiting_rows -= count

@@ -1,0 +1,57 @@
+"""From settings to what the stream processes take."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from prometheus_client import start_http_server
+
+from tenuto.settings import Settings
+from tenuto.streams.door import Limits
+from tenuto.streams.process import Broker
+from tenuto.streams.topic_names import TopicNames
+from tenuto.streams.topics import Sizes, Topics
+
+logger = logging.getLogger(__name__)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What an event record must satisfy."""
+    return Limits(settings.kafka.partitions, settings.time.rules(), settings.limits.event_bytes)
+
+
+def broker_of(settings: Settings) -> Broker:
+    """Where a worker's topics are."""
+    sizes = Sizes(settings.limits.event_bytes, settings.limits.snapshot_bytes)
+
+    def incarnation(topic: str) -> bytes:
+        with Topics(settings.kafka) as topics:
+            return topics.incarnation(topic)
+
+    return Broker(
+        settings.kafka,
+        TopicNames(settings.namespace),
+        incarnation,
+        max_dead_letter_bytes=sizes.derived_bytes,
+        max_sample_bytes=sizes.derived_bytes,
+        live=settings.workers.live,
+    )
+
+
+def worker_settings(settings: Settings) -> dict[str, Any]:
+    """Faust's settings."""
+    workers = settings.workers
+    return {
+        "max_poll_records": workers.max_poll_records,
+        "session_timeout_s": workers.session_timeout_s,
+        "rebalance_timeout_s": workers.rebalance_timeout_s,
+    }
+
+
+def serve_metrics(settings: Settings) -> None:
+    """Serve Prometheus metrics where ``workers.metrics_port`` is set."""
+    workers = settings.workers
+    if workers.metrics_port:
+        start_http_server(workers.metrics_port, workers.metrics_host)
+        logger.info("metrics on %s:%d", workers.metrics_host, workers.metrics_port)
