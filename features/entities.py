@@ -42,6 +42,10 @@ class Measure:
         if self.by_position and self.field is not None:
             raise ValueError("only counts are kept by position")
 
+    def __hash__(self) -> int:
+        # Reads look measures up by the hundred.
+        return hash((self.event.name, self.field, self.where, self.by_position))
+
     @property
     def definition(self) -> str:
         """Canonical text: what decides its numbers, and nothing else."""

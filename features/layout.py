@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenuto.features.entities import Counter, Entity, Measure
 from tenuto.features.positions import POSITION_BUCKETS, POSITION_EDGES
@@ -52,7 +53,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Ring:
-    """The tiles of one window of one view."""
+    """The tiles of one window of one view.
+
+    Attributes:
+        offset: of its first slot, in bytes; ``slot_bytes`` is the distance of the slots.
+        n_sums: how many of the cells are sums; they come first.
+        slots: 0 … length - 1.
+    """
 
     window: Window
     cells: tuple[Cell, ...]
@@ -60,16 +67,19 @@ class Ring:
     offset: int
     cell_names: tuple[str, ...] = field(init=False)
     dtype: np.dtype[Any] = field(init=False)
+    slot_bytes: int = field(init=False)
+    n_sums: int = field(init=False)
+    slots: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         names = tuple(f"c{i}" for i in range(len(self.cells)))
         codes = [cell.code for cell in self.cells]
+        dtype = np.dtype(list(zip(names, codes, strict=True)))
         object.__setattr__(self, "cell_names", names)
-        object.__setattr__(self, "dtype", np.dtype(list(zip(names, codes, strict=True))))
-
-    @property
-    def slot_bytes(self) -> int:
-        return int(self.dtype.itemsize)
+        object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "slot_bytes", int(dtype.itemsize))
+        object.__setattr__(self, "n_sums", sum(cell.is_sum for cell in self.cells))
+        object.__setattr__(self, "slots", np.arange(self.length, dtype=np.int64))
 
     @property
     def size(self) -> int:
@@ -86,28 +96,39 @@ class Ring:
 
 @dataclass(frozen=True)
 class View:
-    """All that is stored of one entity: its rings in one string value."""
+    """All that is stored of one entity: its rings in one string value.
+
+    Attributes:
+        size: bytes of a stored value.
+        longest: index of the ring of the longest window.
+    """
 
     index: int
     entity: Entity
     rings: tuple[Ring, ...]
+    size: int = field(init=False)
+    longest: int = field(init=False)
+    _places: dict[tuple[Measure, Window], tuple[int, list[int]]] = field(
+        init=False, default_factory=dict, compare=False
+    )
 
-    @property
-    def size(self) -> int:
-        """Bytes of a stored value."""
-        return self.rings[-1].offset + self.rings[-1].size
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", self.rings[-1].offset + self.rings[-1].size)
+        lengths = [ring.window.length_ms for ring in self.rings]
+        object.__setattr__(self, "longest", lengths.index(max(lengths)))
 
     @property
     def header_bytes(self) -> int:
         return HEAD_BYTES * len(self.rings)
 
-    @property
-    def longest(self) -> int:
-        """Index of the ring of the longest window."""
-        return max(range(len(self.rings)), key=lambda i: self.rings[i].window.length_ms)
-
-    def ring(self, window: Window) -> int:
-        return next(i for i, ring in enumerate(self.rings) if ring.window == window)
+    def place(self, measure: Measure, window: Window) -> tuple[int, list[int]]:
+        """Where a measure over a window is: the ring's index, and the cells that add up to it."""
+        found = self._places.get((measure, window))
+        if found is None:
+            index = next(i for i, ring in enumerate(self.rings) if ring.window == window)
+            found = index, self.rings[index].cell_indices(measure)
+            self._places[measure, window] = found
+        return found
 
     @property
     def definition(self) -> dict[str, Any]:

@@ -20,6 +20,10 @@ from tenuto.features.store import key_prefix
 from tenuto.features.sums import Ints, ViewSums
 from tenuto.features.windows import Window
 
+_MISSING, _STALE, _REBUILDING = (
+    np.uint8(state) for state in (State.MISSING, State.STALE, State.REBUILDING)
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -133,20 +137,19 @@ class Reader:
             for view, places in plan.spans
         }
         read = _Moment(request.ts_ms, sums, context, self.features.contexts)
-        matrix = np.empty((n, len(self.features.features)), np.float32)
-        states = np.empty(matrix.shape, np.uint8)
+        formed = np.empty((n, len(self.features.features)))
         lag_ms, rebuilding = self._streams(entries, as_of_ms)
+        column_states = np.zeros(formed.shape[1], np.uint8)
         for index, feature in enumerate(self.features.features):
-            column = self._values(feature, read)
-            missing = np.isnan(column)
-            matrix[:, index] = canonical(column)
-            state = np.where(missing, State.MISSING, State.FRESH)
+            formed[:, index] = self._values(feature, read)
             fed = self._fed[index]
-            if fed and max(lag_ms[t] for t in fed) > feature.fresh_within_ms:
-                state = np.full(1, State.STALE)
+            if fed and max([lag_ms[t] for t in fed]) > feature.fresh_within_ms:
+                column_states[index] = _STALE
             if any(self._rebuilding(rebuilding[t], feature, as_of_ms) for t in fed):
-                state = np.full(1, State.REBUILDING)
-            states[:, index] = state
+                column_states[index] = _REBUILDING
+        matrix = canonical(formed)
+        # Of several states the highest holds.
+        states = np.maximum(np.isnan(formed) * _MISSING, column_states)
         stamp = Stamp(self.layout.topics, entries)
         return Matrix(
             items,

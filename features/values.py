@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -182,7 +183,7 @@ class ClicksOverExpected(Feature):
 
     @property
     def needs(self) -> list[tuple[Counter, Window]]:
-        shown, clicks = self._by_position()
+        shown, clicks = self._by_position
         return [
             (self.clicks, self.window),
             (shown, self.window),
@@ -190,6 +191,7 @@ class ClicksOverExpected(Feature):
             (clicks.on(TRAFFIC), self.window),
         ]
 
+    @cached_property
     def _by_position(self) -> tuple[Counter, Counter]:
         def split(counter: Counter) -> Counter:
             m = counter.measure
@@ -198,7 +200,7 @@ class ClicksOverExpected(Feature):
         return split(self.shown), split(self.clicks)
 
     def values(self, read: Read) -> Floats:
-        shown, clicks = self._by_position()
+        shown, clicks = self._by_position
         own = read.by_position(shown, self.window)
         traffic_shown = read.by_position(shown.on(TRAFFIC), self.window)
         traffic_clicks = read.by_position(clicks.on(TRAFFIC), self.window)

@@ -116,7 +116,7 @@ def join(memory: LabelMemory, block: SnapshotBlock) -> JoinedLabels:
         rows = rows[shown]
         columns = {name: column[shown] for name, column in found.columns.items()}
         matched[event] = rows, columns
-        if event in memory.impression_events:
+        if memory.needs[event].implies_impression:
             age_ms = columns[TS] - block.request_ts_ms[found.snapshots[shown]]
             near = age_ms <= stream.impression_window_ms
             np.minimum.at(seen_ts, rows[near], columns[TS][near])

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tenuto.features.events import BASE_FIELDS, Event
+from tenuto.features.events import Event
+from tenuto.snapshot.label_needs import EventNeeds, needs_of
 from tenuto.snapshot.labels import SampleStream
 from tenuto.snapshot.segments import (
     OFFSET,
@@ -125,15 +126,6 @@ class Dropped:
     not_shown: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What the memory keeps of one event, and for how long after its request it can matter."""
-
-    fields: tuple[str, ...]
-    offset: bool
-    reach_ms: int
-
-
 class LabelMemory:
     """Waiting labels of one sample stream and one partition, in columns.
 
@@ -155,15 +147,14 @@ class LabelMemory:
         string_hash: StringHash = hash64,
     ) -> None:
         self.stream = stream
-        self.impression_events = frozenset(e.name for e in events if e.implies_impression)
+        self.needs = needs_of(stream, events)
         self._hash = string_hash
-        self._kept = _plan(stream, self.impression_events)
-        self._segments: dict[str, list[Segment]] = {name: [] for name in self._kept}
-        self._pending: dict[str, list[LabelBatch]] = {name: [] for name in self._kept}
+        self._segments: dict[str, list[Segment]] = {name: [] for name in self.needs}
+        self._pending: dict[str, list[LabelBatch]] = {name: [] for name in self.needs}
         self._before_ts = 0
         self._dropped_rows = 0
-        self._unmatched = dict.fromkeys(self._kept, 0)
-        self._not_shown = dict.fromkeys(self._kept, 0)
+        self._unmatched = dict.fromkeys(self.needs, 0)
+        self._not_shown = dict.fromkeys(self.needs, 0)
 
     @property
     def reach_ms(self) -> Mapping[str, int]:
@@ -172,7 +163,7 @@ class LabelMemory:
         The events of this mapping are those to be read. A snapshot needs each of them read to
         arrival ``request_ts + reach + lateness`` only: reading further fills memory for nothing.
         """
-        return MappingProxyType({name: kept.reach_ms for name, kept in self._kept.items()})
+        return MappingProxyType({name: needs.reach_ms for name, needs in self.needs.items()})
 
     @property
     def rows(self) -> int:
@@ -192,13 +183,13 @@ class LabelMemory:
         Raises:
             ValueError: the stream has no use for that event, or a needed field is not there.
         """
-        kept = self._kept.get(batch.event)
-        if kept is None:
+        needs = self.needs.get(batch.event)
+        if needs is None:
             raise ValueError(
                 f"sample stream {self.stream.name!r} does not read {batch.event!r}: "
-                f"it reads {', '.join(self._kept)}"
+                f"it reads {', '.join(self.needs)}"
             )
-        for name in kept.fields:
+        for name in needs.fields:
             if name not in batch.fields:
                 raise ValueError(f"batch of {batch.event!r}: field {name!r} is missing")
         if len(batch):
@@ -221,20 +212,20 @@ class LabelMemory:
             (int(request_ts_ms.min()), int(request_ts_ms.max())) if len(order) else (0, -1)
         )
         found = {}
-        for event, kept in self._kept.items():
+        for event, needs in self.needs.items():
             self._flush(event)
             pieces = []
             for segment in self._segments[event]:
-                if segment.max_ts < earliest or segment.min_ts > latest + kept.reach_ms:
+                if segment.max_ts < earliest or segment.min_ts > latest + needs.reach_ms:
                     continue
                 asked, rows = segment.find(hashes, request_ids)
                 asked = order[asked]
                 age_ms = segment.columns[TS].take(rows) - request_ts_ms[asked]
-                near = (age_ms >= 0) & (age_ms <= kept.reach_ms)
+                near = (age_ms >= 0) & (age_ms <= needs.reach_ms)
                 if near.any():
                     segment.mark(rows[near], REQUEST_MET)
                     pieces.append((segment, rows[near], asked[near]))
-            found[event] = _gather(pieces, kept)
+            found[event] = _gather(pieces, needs)
         return found
 
     def evict(self, before_ts: int) -> Dropped:
@@ -257,21 +248,21 @@ class LabelMemory:
             {event: count for event, count in self._not_shown.items() if count},
         )
         self._dropped_rows = 0
-        self._unmatched = dict.fromkeys(self._kept, 0)
-        self._not_shown = dict.fromkeys(self._kept, 0)
+        self._unmatched = dict.fromkeys(self.needs, 0)
+        self._not_shown = dict.fromkeys(self.needs, 0)
         return dropped
 
     def _flush(self, event: str) -> None:
-        batches, kept = self._pending[event], self._kept[event]
+        batches, needs = self._pending[event], self.needs[event]
         if not batches:
             return
         columns: dict[str, Column] = {
             TS: np.concatenate([batch.ts_ms for batch in batches]),
             POSITION: np.concatenate([batch.positions for batch in batches]).astype(np.int64),
         }
-        for name in kept.fields:
+        for name in needs.fields:
             columns[name] = np.concatenate([batch.fields[name] for batch in batches])
-        if kept.offset:
+        if needs.offset:
             columns[OFFSET] = np.concatenate([batch.offsets for batch in batches])
         rows = LabelRows.coded(
             [batch.request_ids for batch in batches],
@@ -306,48 +297,13 @@ class LabelMemory:
         self._segments[event].append(Segment(rows))
 
 
-def _plan(stream: SampleStream, impression_events: frozenset[str]) -> dict[str, _Kept]:
-    """What to keep of each event: what its labels read, and the time of impression."""
-    plan = {}
-    for label in stream.labels:
-        if label.kind == "total" and (label.delay or label.carry):
-            raise ValueError(f"label {label.name!r}: a total has no one record to carry from")
-    for name in sorted(impression_events | {label.event.name for label in stream.labels}):
-        labels = [label for label in stream.labels if label.event.name == name]
-        fields: dict[str, None] = {}
-        for label in labels:
-            for needed in (label.where, label.field, *label.carry):
-                if needed is None:
-                    continue
-                declared = label.event.all_fields[needed]
-                if needed in BASE_FIELDS or declared.type is str:
-                    raise ValueError(
-                        f"label {label.name!r}: {needed!r} of {name!r} cannot be in a label: "
-                        f"only the event's own int, bool and float fields can"
-                    )
-                if not declared.required and declared.default is None:
-                    raise ValueError(
-                        f"label {label.name!r}: {needed!r} of {name!r} may be absent: "
-                        f"give the field a default"
-                    )
-                fields[needed] = None
-        windows = [label.window_ms for label in labels]
-        plan[name] = _Kept(
-            tuple(fields),
-            # The offset only tells records of one ts apart, which a carried field can show.
-            offset=any(label.carry for label in labels),
-            reach_ms=stream.impression_window_ms + max(windows, default=0),
-        )
-    return plan
-
-
 def _tier(segment: Segment) -> int:
     """The whole part of log(rows) to the base FANOUT."""
     return (len(segment).bit_length() - 1) // (FANOUT.bit_length() - 1)
 
 
-def _gather(pieces: list[tuple[Segment, Ints, Ints]], kept: _Kept) -> FoundLabels:
-    names = (TS, POSITION, *kept.fields, *((OFFSET,) if kept.offset else ()))
+def _gather(pieces: list[tuple[Segment, Ints, Ints]], needs: EventNeeds) -> FoundLabels:
+    names = (TS, POSITION, *needs.fields, *((OFFSET,) if needs.offset else ()))
     if not pieces:
         none = np.zeros(0, dtype=np.int64)
         empty: dict[str, Column] = dict.fromkeys(names, none)

@@ -63,11 +63,6 @@ def manifest_folder(directory: Path, partition: int) -> Path:
     return directory / _FOLDER / f"p{partition}"
 
 
-def source_file(directory: Path) -> Path:
-    """Where the directory says which log it holds."""
-    return directory / _FOLDER / "source.json"
-
-
 def partitions_in(directory: Path) -> list[int]:
     """The partitions that have manifests in a directory, ascending."""
     names = [path.name[1:] for path in (directory / _FOLDER).glob("p*")]
@@ -90,7 +85,7 @@ def read_manifests(directory: Path, partition: int, *, last: int | None = None) 
     Raises:
         SampleFilesError: one cannot be read, or something is missing between two.
     """
-    paths = sorted(manifest_folder(directory, partition).glob("*.json"))
+    paths = sorted(manifest_folder(directory, partition).glob("[0-9]*.json"))
     manifests = [_read(path, partition) for path in (paths[-last:] if last else paths)]
     for before, after in pairwise(manifests):
         if before.end != after.start:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import orjson
 import pyarrow as pa
@@ -23,10 +24,10 @@ from tenuto.snapshot.manifests import (
     check_files,
     manifest_folder,
     read_manifests,
-    source_file,
     write_manifest,
 )
 from tenuto.snapshot.parquet_file import ParquetFile, Written
+from tenuto.snapshot.sample_record import Interval
 
 # Snapshot offsets of a chunk, where it does not end before with its hour.
 CHUNK_OFFSETS = 20_000
@@ -74,9 +75,14 @@ class PartitionFiles:
         self._open: ParquetFile | None = None
         self._hour = ""
         self._files: list[tuple[Path, str, Written]] = []
-        self._claim(source)
-        manifests = read_manifests(directory, partition, last=_CHECKED)
-        check_files(directory, manifests)
+        self._lock = self._claim()
+        try:
+            self._check_source(source)
+            manifests = read_manifests(directory, partition, last=_CHECKED)
+            check_files(directory, manifests)
+        except BaseException:
+            self._lock.close()
+            raise
         if manifests:
             last = manifests[-1]
             self.position, self.arrival_ms = last.end, last.arrival_ms
@@ -84,24 +90,16 @@ class PartitionFiles:
         self._remove_leftovers()
 
     def write(
-        self,
-        rows: pa.RecordBatch | None,
-        *,
-        since: int,
-        end: int,
-        arrival_ms: int,
-        is_end: bool,
-        samples_offset: int,
+        self, interval: Interval, since: int, rows: pa.RecordBatch | None, samples_offset: int
     ) -> list[Manifest]:
         """Take in what one samples record adds, and finish the chunks that end in it.
 
         After an error the object is of no use: what is not done is read again by the next one.
 
         Args:
-            rows: not taken in before, or None.
-            since, end: snapshot offsets that the record goes on from and reaches to.
-            arrival_ms: of the snapshots partition there.
-            is_end: whether that is its end.
+            interval: of the record.
+            since: snapshot offset from which it adds something.
+            rows: those of its rows that were not taken in before, if any.
             samples_offset: of the record.
 
         Raises:
@@ -111,14 +109,13 @@ class PartitionFiles:
             start = since if self.position is None else self.position
             self._chunker = Chunker(start, self._chunk_offsets)
         done = []
-        start = self._chunker.start
-        for step in self._chunker.take(rows, end, arrival_ms, is_end=is_end):
+        steps = self._chunker.take(rows, interval.end, interval.arrival_ms, is_end=interval.is_end)
+        for step in steps:
             if isinstance(step, Cut):
                 # The record at hand reaches beyond the cut: the next chunk begins in it.
                 done.append(self._finish(step, samples_offset + step.is_end))
-                start = step.end
             else:
-                self._add(step, start)
+                self._add(step, self._chunker.start)
         return done
 
     def close(self) -> None:
@@ -172,8 +169,7 @@ class PartitionFiles:
         self.samples_offset, self.ended = samples_offset, cut.is_end
         return manifest
 
-    def _claim(self, source: str) -> None:
-        """Lock the partition, and see that the directory holds no other log's samples."""
+    def _claim(self) -> IO[bytes]:
         folder = manifest_folder(self._directory, self._partition)
         if not folder.exists() and (path := next(self._data_files(), None)) is not None:
             raise SampleFilesError(
@@ -182,21 +178,22 @@ class PartitionFiles:
         make_directory(folder)
         make_directory(self._directory / _ASIDE)
         try:
-            self._lock = lock(folder / "lock")
+            return lock(folder / "lock")
         except BlockingIOError as error:
             raise SampleFilesError(
                 f"{folder}: another process writes this partition: stop it, or choose another "
                 "directory"
             ) from error
-        named = source_file(self._directory)
-        if not named.exists():
-            write_durably(named, orjson.dumps({"source": source}))
-        found = orjson.loads(named.read_bytes())["source"]
+
+    def _check_source(self, source: str) -> None:
+        path = manifest_folder(self._directory, self._partition) / "source.json"
+        if not path.exists():
+            write_durably(path, orjson.dumps({"source": source}))
+        found = orjson.loads(path.read_bytes())["source"]
         if found != source:
-            self._lock.close()
             raise SampleFilesError(
-                f"{self._directory}: holds samples of {found!r}, not of {source!r}: choose an "
-                "empty directory"
+                f"{path}: the directory holds samples of {found!r}, not of {source!r}: choose an "
+                "empty one"
             )
 
     def _remove_leftovers(self) -> None:

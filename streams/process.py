@@ -66,8 +66,10 @@ class Connections:
             return
         broker = self._broker
         most = max(broker.max_dead_letter_bytes, broker.max_sample_bytes)
+        # Not idempotent: each record is awaited before the next, and a double is harmless to
+        # whoever reads dead letters (by origin) and samples (by interval).
         producer = AIOKafkaProducer(
-            **broker.connection.aiokafka(), enable_idempotence=True, max_request_size=most
+            **broker.connection.aiokafka(), acks="all", max_request_size=most
         )
         await producer.start()
         await self.log.start()

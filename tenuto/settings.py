@@ -171,6 +171,16 @@ def load(
     return Loaded(_checked(settings, origins), origins)
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that give a child process these settings; defaults are left out."""
+    defaults = dict(_flatten(msgspec.to_builtins(Settings())))
+    return {
+        ENV_PREFIX + key.upper().replace(".", "__"): str(value)
+        for key, value in _flatten(msgspec.to_builtins(settings))
+        if value != defaults[key]
+    }
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text())

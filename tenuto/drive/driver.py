@@ -95,6 +95,7 @@ class Driver:
         freshness_ms: distance of the boundaries.
         policy: decides what a request shows.
         horizon_ms: longest of the sample streams.
+        check: called while waiting; raises when waiting is in vain.
         stall_s: how long to wait for the feature worker before giving up.
     """
 
@@ -110,6 +111,7 @@ class Driver:
         freshness_ms: int,
         horizon_ms: int,
         policy: Callable[[Request, Matrix], Slate] = as_logged,
+        check: Callable[[], None] = lambda: None,
         stall_s: float = 120.0,
     ) -> None:
         self.counts = Counts()
@@ -122,6 +124,7 @@ class Driver:
         self._freshness_ms = freshness_ms
         self._horizon_ms = horizon_ms
         self._policy = policy
+        self._check = check
         self._stall_s = stall_s
         self._pending: list[tuple[int, int, EventRecord]] = []
         self._published = 0
@@ -296,5 +299,6 @@ class Driver:
                     f"{entry.next if entry else 'nothing'} of {ends[behind[0]]} for "
                     f"{self._stall_s:g} s: is `tenuto worker features` running?"
                 )
+            self._check()
             time.sleep(_POLL_S)
         self.counts.freshness_ms.append((time.monotonic() - started) * 1000.0)

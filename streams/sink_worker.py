@@ -1,0 +1,216 @@
+"""The Parquet sink: one sample stream's topic into a directory, each row once.
+
+It keeps no state but the directory: manifests say where to go on. It reads without a consumer
+group, so that what it has read is never anything else than what it has written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tenuto.snapshot.chain import Chain, Kind, new_rows
+from tenuto.snapshot.manifests import SampleFilesError
+from tenuto.snapshot.parquet import CHUNK_OFFSETS, PartitionFiles
+from tenuto.snapshot.sample_record import decode_rows, interval_of
+from tenuto.streams.sink_metrics import SinkMetrics
+
+logger = logging.getLogger(__name__)
+
+_POLL_MS = 500
+
+
+class SinkWorker:
+    """Writes partitions of a samples topic as Parquet.
+
+    Args:
+        options: of ``aiokafka.AIOKafkaConsumer`` (bootstrap servers, security).
+        topic: samples topic, its name on the broker.
+        directory: where files go; one sample stream's own.
+        partitions: to write; all of the topic without it. Each has one writer at a time.
+        source: names the log beside ``topic``, so that another log is not taken for this one.
+        chunk_offsets: snapshot offsets of a chunk, the most that one file covers.
+        metrics: of this process.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        topic: str,
+        directory: str | Path,
+        *,
+        partitions: Collection[int] | None = None,
+        source: str = "",
+        chunk_offsets: int = CHUNK_OFFSETS,
+        metrics: SinkMetrics | None = None,
+    ) -> None:
+        self._options = dict(options)
+        self._topic = topic
+        self._directory = Path(directory)
+        self._numbers = None if partitions is None else sorted(set(partitions))
+        self._source = f"{topic} {source}".rstrip()
+        self._chunk_offsets = chunk_offsets
+        self._metrics = metrics or SinkMetrics()
+        self._parts: dict[int, _Partition] = {}
+        self._stopping = asyncio.Event()
+
+    async def run(self, *, until_end: bool = False) -> None:
+        """Write until stopped, or until the end mark of every partition is done.
+
+        Raises:
+            SampleFilesError: the directory and the topic do not go together, or a record is
+                damaged.
+            OSError: the disk did not take it; nothing unfinished counts.
+            KafkaError: the broker cannot be read.
+        """
+        # Subscribed for a moment, to learn the topic's partitions.
+        consumer = AIOKafkaConsumer(
+            self._topic, **self._options, enable_auto_commit=False, auto_offset_reset="none"
+        )
+        await consumer.start()
+        try:
+            numbers = sorted(consumer.partitions_for_topic(self._topic) or ())
+            consumer.unsubscribe()
+            await self._start(consumer, numbers)
+            while not self._stopping.is_set():
+                if not all(part.files.ended for part in self._parts.values()):
+                    await self._step(consumer)
+                elif until_end:
+                    return
+                else:
+                    await self._stopping.wait()
+        finally:
+            for part in self._parts.values():
+                part.files.close()
+            self._parts.clear()
+            await consumer.stop()
+
+    def stop(self) -> None:
+        """Make ``run`` return soon; unfinished chunks are read again by the next start."""
+        self._stopping.set()
+
+    async def _start(self, consumer: AIOKafkaConsumer, numbers: Sequence[int]) -> None:
+        unknown = sorted(set(self._numbers or ()) - set(numbers))
+        if not numbers or unknown:
+            raise SampleFilesError(
+                f"topic {self._topic!r} has {len(numbers)} partitions"
+                + (f": there is no partition {unknown[0]}" if unknown else ": create it first")
+            )
+        for number in numbers if self._numbers is None else self._numbers:
+            files = PartitionFiles(
+                self._directory,
+                number,
+                source=self._source,
+                chunk_offsets=self._chunk_offsets,
+            )
+            self._parts[number] = _Partition(self._topic, number, files, self._metrics)
+        tps = [TopicPartition(self._topic, n) for n, p in self._parts.items() if not p.files.ended]
+        if not tps:
+            return
+        begins = await consumer.beginning_offsets(tps)
+        ends = await consumer.end_offsets(tps)
+        consumer.assign(tps)
+        for tp in tps:
+            files = self._parts[tp.partition].files
+            offset = files.samples_offset
+            if offset is not None and not begins[tp] <= offset <= ends[tp]:
+                raise SampleFilesError(
+                    f"{self._directory}: p{tp.partition} goes on from {tp.topic}[{tp.partition}]"
+                    f"@{offset}, but the log holds {begins[tp]} to {ends[tp]}: samples were "
+                    "deleted unread, or it is another log: choose an empty directory"
+                )
+            consumer.seek(tp, begins[tp] if offset is None else offset)
+
+    async def _step(self, consumer: AIOKafkaConsumer) -> None:
+        for tp, records in (await consumer.getmany(timeout_ms=_POLL_MS)).items():
+            part = self._parts[tp.partition]
+            # Compressing and fsync take their time: not on the loop that fetches.
+            await _in_thread(part.take, records)
+            lag = (consumer.highwater(tp) or 0) - (records[-1].offset + 1)
+            self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, lag))
+            if part.files.ended:
+                consumer.pause(tp)
+            if self._stopping.is_set():
+                return
+
+
+class _Partition:
+    """One partition's chain and files."""
+
+    def __init__(
+        self, topic: str, number: int, files: PartitionFiles, metrics: SinkMetrics
+    ) -> None:
+        self.files = files
+        self._place = f"{topic}[{number}]"
+        self._chain = Chain(files.position, arrival_ms=files.arrival_ms)
+        self._gaps = metrics.gaps.labels(number)
+        self._metrics = metrics
+        self._in_gap = False
+
+    def take(self, records: Sequence[Any]) -> None:
+        """Take in consecutive records."""
+        for record in records:
+            if self.files.ended:
+                return
+            self._take(record)
+
+    def _take(self, record: Any) -> None:
+        place = f"{self._place}@{record.offset}"
+        try:
+            interval = interval_of(record.headers)
+        except ValueError as error:
+            # Without an interval it is no link of the chain: what lacks one shows as a gap.
+            logger.error("%s: %s: ignored", place, error)
+            self._metrics.foreign.inc()
+            return
+        verdict = self._chain.take(interval)
+        if verdict.kind is Kind.GAP:
+            self._gaps.inc()
+            if not self._in_gap:
+                logger.error(
+                    "%s: samples of snapshot offsets [%d, %d) are missing before it: nothing "
+                    "more is written until they come", place, verdict.since, interval.start,
+                )  # fmt: skip
+            self._in_gap = True
+            return
+        if verdict.kind is Kind.OLD:
+            self._metrics.old.inc()
+            return
+        self._in_gap = False
+        rows = None
+        if record.value:
+            try:
+                rows = new_rows(decode_rows(record.value), interval, verdict.since)
+            except (pa.ArrowException, KeyError, ValueError, StopIteration) as error:
+                raise SampleFilesError(f"{place}: damaged samples record: {error}") from error
+        for manifest in self.files.write(interval, verdict.since, rows, record.offset):
+            self._metrics.wrote(manifest)
+
+
+def run_sink(worker: SinkWorker, *, until_end: bool = False) -> None:
+    """Run a sink in this process until it is done, or SIGTERM or SIGINT ends it cleanly."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stop)
+        await worker.run(until_end=until_end)
+
+    asyncio.run(main())
+
+
+async def _in_thread(function: Callable[..., None], *arguments: Any) -> None:
+    """Run it in a thread, and wait for it even when cancelled: it holds the files."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise

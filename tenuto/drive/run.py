@@ -1,0 +1,194 @@
+"""A lock-step run of real components: servers, topics, workers, and the driver that feeds them.
+
+Everything of a run lives in a namespace of its own, with topics whose time the driver makes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import redis
+
+from tenuto import local
+from tenuto.drive.driver import Counts, Driver, Slate, Topics, as_logged
+from tenuto.drive.source import Request, Source
+from tenuto.drive.workers import Workers
+from tenuto.features.client import FeatureClient
+from tenuto.features.durations import duration_ms
+from tenuto.features.matrix import Matrix
+from tenuto.features.reader import Reader
+from tenuto.features.store import Store
+from tenuto.platform import Platform
+from tenuto.settings import Settings, environment
+from tenuto.streams.outbox import Outbox
+from tenuto.streams.topic_names import TopicNames
+from tenuto.streams.topics import Sizes, Topic, plan
+from tenuto.streams.topics import Topics as TopicAdmin
+
+Policy = Callable[[Request, Matrix], Slate]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is given.
+
+    Attributes:
+        settings: of the servers, once they run; ``namespace`` is the run's own.
+        platform: the application.
+        out_dir: where the sink writes samples.
+        work_dir: logs.
+        freshness: distance of the boundaries, such as ``"10s"``.
+        start_stack: kind of local stack to start, None to use the servers of the settings.
+    """
+
+    settings: Settings
+    platform: Platform
+    out_dir: Path
+    work_dir: Path
+    freshness: str = "10s"
+    start_stack: local.Kind | None = "embedded"
+
+
+class Run:
+    """Servers, topics and workers of a run; a context manager that stops them all."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self.options = options
+        self.platform = options.platform
+        self.settings = options.settings
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Run:
+        try:
+            self._start()
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def _start(self) -> None:
+        options = self.options
+        if options.start_stack is not None:
+            self.settings = self._started(options.start_stack)
+        settings = self.settings
+        self.names = TopicNames(settings.namespace)
+        self.topic_plan = self._plan()
+        with TopicAdmin(settings.kafka) as admin:
+            admin.create(self.topic_plan, replication_factor=settings.kafka.replication_factor)
+        env = environment(settings)
+        self.workers = self._exit.enter_context(Workers(env, options.work_dir / "logs"))
+        self.workers.start("features", ["worker", "features"])
+        for stream in self.platform.samples:
+            self.workers.start(f"join-{stream.name}", ["worker", "join", "--stream", stream.name])
+            out = options.out_dir if stream.name == "default" else options.out_dir / stream.name
+            sink = ["sink", "parquet", "--stream", stream.name, "--dir", str(out), "--until-end"]
+            self.workers.start(f"sink-{stream.name}", sink)
+        features = self.platform.feature_set(settings.time.rules())
+        partitions = settings.kafka.partitions
+        self.redis: redis.Redis = settings.redis.client()
+        self.store = Store(self.redis, features.layout, partitions, settings.namespace)
+        reader = Reader(features, partitions, settings.namespace)
+        self.client = FeatureClient(settings.redis.url, reader, **settings.redis.options())
+        self.outbox = Outbox(
+            settings.kafka.kafka_python(),
+            linger_ms=0,
+            max_record_bytes=settings.limits.snapshot_bytes,
+            max_block_ms=30_000,
+        )
+        self._exit.callback(self.outbox.close)
+        self.outbox.connect([topic.name for topic in self.topic_plan])
+
+    def _started(self, kind: local.Kind) -> Settings:
+        stack_settings = self.settings.stack
+        home = Path(stack_settings.kafka_home) if stack_settings.kafka_home else None
+        stack = self._exit.enter_context(local.start(kind, kafka_home=home))
+        self.stack = stack
+        # The embedded broker looks for new records only when a fetch ends.
+        wait_ms = 5 if kind == "embedded" else self.settings.kafka.fetch_max_wait_ms
+        kafka = msgspec.structs.replace(
+            self.settings.kafka, bootstrap=stack.bootstrap, fetch_max_wait_ms=wait_ms
+        )
+        connection = msgspec.structs.replace(self.settings.redis, url=stack.redis_url)
+        return msgspec.structs.replace(self.settings, kafka=kafka, redis=connection)
+
+    def _plan(self) -> list[Topic]:
+        settings = self.settings
+        return plan(
+            self.names,
+            self.platform.events,
+            self.platform.samples,
+            partitions=settings.kafka.partitions,
+            sizes=Sizes(settings.limits.event_bytes, settings.limits.snapshot_bytes),
+            clock="driver",
+        )
+
+    def driver(self, source: Source, policy: Policy = as_logged) -> Driver:
+        """A driver of this run."""
+        settings = self.settings
+        lateness_ms = settings.time.rules().lateness_ms
+        horizon_ms = max(
+            (stream.horizon_ms(lateness_ms) for stream in self.platform.samples), default=0
+        )
+        return Driver(
+            source,
+            events=self.platform.events,
+            topics=Topics(
+                self.names.events(self.platform.events),
+                self.names.snapshots,
+                settings.kafka.partitions,
+            ),
+            outbox=self.outbox,
+            client=self.client,
+            store=self.store,
+            freshness_ms=duration_ms(self.options.freshness),
+            horizon_ms=horizon_ms,
+            policy=policy,
+            check=self.workers.check,
+        )
+
+    def wait_for_samples(self, timeout_s: float = 300.0) -> None:
+        """Wait until every snapshot is joined and its rows are in their files."""
+        for stream in self.platform.samples:
+            self.workers.wait(f"sink-{stream.name}", timeout_s)
+
+
+def run_settings(settings: Settings, *, namespace: str, partitions: int) -> Settings:
+    """Settings of a run: a namespace, few partitions, time made by the driver, quick takeovers."""
+    kafka = msgspec.structs.replace(settings.kafka, partitions=partitions)
+    workers = msgspec.structs.replace(
+        settings.workers,
+        live=False,
+        metrics_port=0,
+        session_timeout_s=6.0,
+        rebalance_timeout_s=4.0,
+    )
+    return msgspec.structs.replace(settings, namespace=namespace, kafka=kafka, workers=workers)
+
+
+def figures(counts: Counts, started_s: float) -> dict[str, Any]:
+    """What a run did, for its JSON file."""
+    waits = sorted(counts.freshness_ms)
+
+    def quantile(q: float) -> float | None:
+        return round(waits[min(len(waits) - 1, int(q * len(waits)))], 3) if waits else None
+
+    return {
+        "events": sum(counts.events.values()),
+        "events_by_topic": dict(sorted(counts.events.items())),
+        "snapshots": counts.requests,
+        "rows": counts.rows,
+        "boundaries": counts.boundaries,
+        "heartbeats": counts.heartbeats,
+        "freshness_p50_ms": quantile(0.50),
+        "freshness_p99_ms": quantile(0.99),
+        "seconds": round(time.monotonic() - started_s, 2),
+    }
