@@ -35,8 +35,8 @@ def table_of(batches: Iterable[pa.RecordBatch]) -> pa.Table:
     """
     tables = [pa.Table.from_batches([batch]) for batch in batches]
     definitions: dict[str, tuple[pa.DataType, bytes | None]] = {}
-    for schema in dict.fromkeys(table.schema for table in tables):
-        for field in schema:
+    for table in tables:
+        for field in table.schema:
             if pa.types.is_null(field.type):
                 continue
             found = field.type, (field.metadata or {}).get(HASH_METADATA)

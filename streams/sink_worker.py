@@ -70,15 +70,12 @@ class SinkWorker:
             OSError: the disk did not take it; nothing unfinished counts.
             KafkaError: the broker cannot be read.
         """
-        # Subscribed for a moment, to learn the topic's partitions.
         consumer = AIOKafkaConsumer(
-            self._topic, **self._options, enable_auto_commit=False, auto_offset_reset="none"
+            **self._options, enable_auto_commit=False, auto_offset_reset="none"
         )
         await consumer.start()
         try:
-            numbers = sorted(consumer.partitions_for_topic(self._topic) or ())
-            consumer.unsubscribe()
-            await self._start(consumer, numbers)
+            await self._start(consumer, await _partitions_of(consumer, self._topic))
             while not self._stopping.is_set():
                 if not all(part.files.ended for part in self._parts.values()):
                     await self._step(consumer)
@@ -204,6 +201,16 @@ def run_sink(worker: SinkWorker, *, until_end: bool = False) -> None:
         await worker.run(until_end=until_end)
 
     asyncio.run(main())
+
+
+async def _partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
+    # A consumer that subscribes to a topic that is not there would wait for it in its start.
+    if topic not in await consumer.topics():
+        return []
+    first = TopicPartition(topic, 0)
+    consumer.assign([first])
+    await consumer.end_offsets([first])
+    return sorted(consumer.partitions_for_topic(topic))
 
 
 async def _in_thread(function: Callable[..., None], *arguments: Any) -> None:

@@ -89,7 +89,7 @@ class Driver:
         source: requests and outcomes.
         events: the application's events.
         topics: where to write.
-        outbox: how; it must not linger.
+        outbox: how; it is flushed at each boundary.
         client: reads matrices.
         store: tells how far Redis has read.
         freshness_ms: distance of the boundaries.

@@ -100,7 +100,8 @@ class Run:
         self.client = FeatureClient(settings.redis.url, reader, **settings.redis.options())
         self.outbox = Outbox(
             settings.kafka.kafka_python(),
-            linger_ms=0,
+            # Everything is flushed at a boundary: till then, records share requests.
+            linger_ms=1_000,
             max_record_bytes=settings.limits.snapshot_bytes,
             max_block_ms=30_000,
         )
