@@ -70,12 +70,13 @@ class SinkWorker:
             OSError: the disk did not take it; nothing unfinished counts.
             KafkaError: the broker cannot be read.
         """
+        numbers = await _partitions_of(self._options, self._topic)
         consumer = AIOKafkaConsumer(
             **self._options, enable_auto_commit=False, auto_offset_reset="none"
         )
         await consumer.start()
         try:
-            await self._start(consumer, await _partitions_of(consumer, self._topic))
+            await self._start(consumer, numbers)
             while not self._stopping.is_set():
                 if not all(part.files.ended for part in self._parts.values()):
                     await self._step(consumer)
@@ -203,14 +204,21 @@ def run_sink(worker: SinkWorker, *, until_end: bool = False) -> None:
     asyncio.run(main())
 
 
-async def _partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-    # A consumer that subscribes to a topic that is not there would wait for it in its start.
-    if topic not in await consumer.topics():
-        return []
-    first = TopicPartition(topic, 0)
-    consumer.assign([first])
-    await consumer.end_offsets([first])
-    return sorted(consumer.partitions_for_topic(topic))
+async def _partitions_of(options: Mapping[str, Any], topic: str) -> list[int]:
+    """Numbers of the topic's partitions; none where there is no such topic."""
+    # By a consumer of its own: what it is assigned leaves nothing behind.
+    consumer = AIOKafkaConsumer(**options, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        # One that subscribes to a topic that is not there would wait for it in its start.
+        if topic not in await consumer.topics():
+            return []
+        first = TopicPartition(topic, 0)
+        consumer.assign([first])
+        await consumer.end_offsets([first])
+        return sorted(consumer.partitions_for_topic(topic))
+    finally:
+        await consumer.stop()
 
 
 async def _in_thread(function: Callable[..., None], *arguments: Any) -> None:

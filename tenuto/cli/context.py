@@ -18,6 +18,7 @@ from tenuto.settings import Loaded, Settings, SettingsError, load
 if TYPE_CHECKING:
     from tenuto.features.schema import FeatureSet
     from tenuto.platform import Platform
+    from tenuto.snapshot.labels import SampleStream
     from tenuto.streams.topic_names import TopicNames
     from tenuto.streams.topics import Topic, Topics
 
@@ -69,6 +70,17 @@ class Context:
     @property
     def features(self) -> FeatureSet:
         return self.platform.feature_set(self.settings.time.rules())
+
+    def sample_stream(self, name: str) -> SampleStream:
+        """A declared sample stream.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        try:
+            return self.platform.sample_stream(name)
+        except KeyError as error:
+            raise InputError(str(error.args[0])) from error
 
     @property
     def names(self) -> TopicNames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tenuto.cli.context import Context
+from tenuto.cli.context import Context, InputError
 
 
 @click.group()
@@ -20,7 +20,35 @@ def command(context: Context, metrics_port: int | None) -> None:
 @click.option("--stream", "name", default="default", show_default=True, help="sample stream")
 @click.option("--dir", "directory", help="where the files go")
 @click.option("--until-end", is_flag=True, help="stop at a replay's end mark")
+@click.option("--partitions", help="only these, such as 0,1,2")
 @click.pass_obj
-def parquet(context: Context, name: str, directory: str | None, until_end: bool) -> None:
-    import time
-    time.sleep(10000)
+def parquet(
+    context: Context, name: str, directory: str | None, until_end: bool, partitions: str | None
+) -> None:
+    """Write a sample stream as Parquet, each row once; a restart goes on where it stopped."""
+    from tenuto.processes import serve_metrics
+    from tenuto.snapshot.manifests import SampleFilesError
+    from tenuto.streams.sink_worker import SinkWorker, run_sink
+
+    context.override(sink__dir=directory)
+    settings = context.settings
+    topic = context.names.of(context.sample_stream(name).topic)
+    with context.topics() as topics:
+        life = topics.incarnation(topic).hex()
+    serve_metrics(settings)
+    try:
+        numbers = None if partitions is None else [int(n) for n in partitions.split(",")]
+    except ValueError as error:
+        raise InputError(f"--partitions {partitions}: write numbers, such as 0,1,2") from error
+    worker = SinkWorker(
+        settings.kafka.aiokafka_consumer(),
+        topic,
+        settings.sink.dir,
+        partitions=numbers,
+        source=life,
+        chunk_offsets=settings.sink.snapshots_per_file,
+    )
+    try:
+        run_sink(worker, until_end=until_end)
+    except SampleFilesError as error:
+        raise InputError(str(error)) from error

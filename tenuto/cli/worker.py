@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tenuto.cli.context import Context, InputError
+from tenuto.cli.context import Context
 
 
 @click.group()
@@ -51,10 +51,7 @@ def join(context: Context, name: str) -> None:
     from tenuto.streams.join_app import join_app
     from tenuto.streams.worker import run
 
-    try:
-        stream = context.platform.sample_stream(name)
-    except KeyError as error:
-        raise InputError(str(error.args[0])) from error
+    stream = context.sample_stream(name)
     with context.topics():
         pass
     serve_metrics(context.settings)

@@ -26,6 +26,7 @@ from tenuto.features.reader import Reader
 from tenuto.features.store import Store
 from tenuto.platform import Platform
 from tenuto.settings import Settings, environment
+from tenuto.streams.dead_letters import count_by_reason, read
 from tenuto.streams.outbox import Outbox
 from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import Sizes, Topic, plan
@@ -155,6 +156,13 @@ class Run:
             policy=policy,
             check=self.workers.check,
         )
+
+    def dead_letters(self) -> dict[str, int]:
+        """How many distinct records were refused, by reason."""
+        connection = self.settings.kafka.kafka_python()
+        letters = count_by_reason(read(connection, self.names.dead_letters))
+        reasons = sorted({reason for _, reason in letters})
+        return {r: sum(n for (_, reason), n in letters.items() if reason == r) for r in reasons}
 
     def wait_for_samples(self, timeout_s: float = 300.0) -> None:
         """Wait until every snapshot is joined and its rows are in their files."""

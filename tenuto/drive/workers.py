@@ -88,9 +88,9 @@ class Workers:
         process.kill()
         return process.pid
 
-    def restarts(self, name: str) -> int:
-        """How often a worker was started again."""
-        return self._workers[name].restarts
+    def all_restarts(self) -> dict[str, int]:
+        """How often each worker was started again."""
+        return {name: worker.restarts for name, worker in self._workers.items()}
 
     def wait(self, name: str, timeout_s: float) -> None:
         """Wait for a worker that ends by itself.

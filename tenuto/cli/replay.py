@@ -1,0 +1,75 @@
+"""``tenuto replay``: an interaction log through the real components."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from tenuto.cli.context import Context, InputError
+from tenuto.cli.runs import run_options, stack_options
+
+
+@click.command()
+@click.argument("log", type=click.Path(path_type=Path))
+@click.option("--freshness", default="10s", show_default=True, help="distance of the boundaries")
+@click.option("--context", "names", default="", help="columns that are context: a,b")
+@click.option("--map", "map_file", type=click.Path(path_type=Path), help="renames and units")
+@click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise")
+@click.option("--dry-run", is_flag=True, help="print how the file will be read, and stop")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("samples"))
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="figures go there")
+@stack_options
+@click.pass_obj
+def command(
+    context: Context,
+    /,
+    log: Path,
+    freshness: str,
+    names: str,
+    map_file: Path | None,
+    on_error: str,
+    dry_run: bool,
+    out: Path,
+    json_file: Path | None,
+    **stack: Any,
+) -> None:
+    """Run LOG (CSV, TSV or Parquet, one row per shown item) in lock-step event time.
+
+    Leaves the samples in --out as Parquet. The same log gives the same rows, bit for bit.
+    """
+    from tenuto.drive.dry_run import dry_run as look
+    from tenuto.drive.interactions import read_log
+    from tenuto.drive.mapping import InteractionLogError, read_map
+    from tenuto.drive.replay import replay
+
+    platform, features = context.platform, context.features
+    try:
+        mapping = read_map(map_file) if map_file is not None else None
+        read: dict[str, Any] = {
+            "mapping": mapping,
+            "context": [name.strip() for name in names.split(",") if name.strip()],
+            "declared_context": features.contexts.values(),
+        }
+        if dry_run:
+            click.echo(look(log, platform.events, **read).render())
+            return
+        source = read_log(log, platform.events, on_error=_on_error(on_error), **read)
+    except (InteractionLogError, OSError) as error:
+        raise InputError(str(error)) from error
+    if any(out.glob("_manifests/*")):
+        raise InputError(f"--out {out}: holds samples already: choose an empty directory")
+    namespace = f"replay-{uuid.uuid4().hex[:8]}"
+    with run_options(context, out, namespace, freshness, **stack) as options:
+        figures = replay(source, options)
+    text = orjson.dumps(figures, option=orjson.OPT_INDENT_2)
+    if json_file is not None:
+        json_file.write_bytes(text + b"\n")
+    click.echo(text.decode())
+
+
+def _on_error(text: str) -> Any:
+    return text

@@ -1,0 +1,72 @@
+"""Options that ``replay``, ``simulate`` and ``demo`` share: which servers, and where logs go."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tenuto.cli.context import Context, InputError, NoServerError
+from tenuto.drive.run import RunOptions, run_settings
+from tenuto.drive.workers import WorkerFailedError
+from tenuto.features.durations import duration_ms
+from tenuto.local import StackError
+from tenuto.streams.outbox import BrokerUnavailableError
+from tenuto.streams.topics import UnavailableError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def stack_options(command: F) -> F:
+    """``--stack``, ``--kafka-home``, ``--partitions`` and ``--keep-logs``."""
+    options = (
+        click.option(
+            "--stack",
+            "kind",
+            type=click.Choice(["embedded", "kafka", "existing"]),
+            help="servers to start, or those of the settings  [default: embedded]",
+        ),
+        click.option("--kafka-home", help="folder of an Apache Kafka, instead of $KAFKA_HOME"),
+        click.option("--partitions", type=int, default=1, show_default=True),
+        click.option(
+            "--logs", type=click.Path(path_type=Path), help="keep the workers' logs in this folder"
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def run_options(
+    context: Context,
+    out: Path,
+    namespace: str,
+    freshness: str,
+    *,
+    kind: str | None,
+    kafka_home: str | None,
+    partitions: int,
+    logs: Path | None,
+) -> Iterator[RunOptions]:
+    """What a run is given; turns what can go wrong with its servers into one line."""
+    try:
+        duration_ms(freshness)
+    except ValueError as error:
+        raise InputError(f"--freshness: {error}") from error
+    context.override(stack__kafka_home=kafka_home)
+    kind = kind or context.settings.stack.kind
+    settings = run_settings(context.settings, namespace=namespace, partitions=partitions)
+    with tempfile.TemporaryDirectory(prefix="tenuto-run-") as temporary:
+        work_dir = logs or Path(temporary)
+        start: Any = None if kind == "existing" else kind
+        try:
+            yield RunOptions(settings, context.platform, out, work_dir, freshness, start)
+        except (StackError, WorkerFailedError) as error:
+            raise InputError(str(error)) from error
+        except (UnavailableError, BrokerUnavailableError) as error:
+            raise NoServerError(str(error)) from error
