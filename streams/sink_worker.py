@@ -71,30 +71,22 @@ class SinkWorker:
             KafkaError: the broker cannot be read.
         """
         numbers = await _partitions_of(self._options, self._topic)
-        consumer = AIOKafkaConsumer(
-            **self._options, enable_auto_commit=False, auto_offset_reset="none"
-        )
-        await consumer.start()
         try:
-            await self._start(consumer, numbers)
-            while not self._stopping.is_set():
-                if not all(part.files.ended for part in self._parts.values()):
-                    await self._step(consumer)
-                elif until_end:
-                    return
-                else:
-                    await self._stopping.wait()
+            self._open(numbers)
+            if not all(part.files.ended for part in self._parts.values()):
+                await self._read()
+            if not until_end:
+                await self._stopping.wait()
         finally:
             for part in self._parts.values():
                 part.files.close()
             self._parts.clear()
-            await consumer.stop()
 
     def stop(self) -> None:
         """Make ``run`` return soon; unfinished chunks are read again by the next start."""
         self._stopping.set()
 
-    async def _start(self, consumer: AIOKafkaConsumer, numbers: Sequence[int]) -> None:
+    def _open(self, numbers: Sequence[int]) -> None:
         unknown = sorted(set(self._numbers or ()) - set(numbers))
         if not numbers or unknown:
             raise SampleFilesError(
@@ -109,9 +101,24 @@ class SinkWorker:
                 chunk_offsets=self._chunk_offsets,
             )
             self._parts[number] = _Partition(self._topic, number, files, self._metrics)
+
+    async def _read(self) -> None:
+        """Read until stopped, or until every partition has ended."""
+        consumer = AIOKafkaConsumer(
+            **self._options, enable_auto_commit=False, auto_offset_reset="none"
+        )
+        try:
+            await consumer.start()
+            await self._seek(consumer)
+            while not self._stopping.is_set():
+                await self._step(consumer)
+                if all(part.files.ended for part in self._parts.values()):
+                    return
+        finally:
+            await consumer.stop()
+
+    async def _seek(self, consumer: AIOKafkaConsumer) -> None:
         tps = [TopicPartition(self._topic, n) for n, p in self._parts.items() if not p.files.ended]
-        if not tps:
-            return
         begins = await consumer.beginning_offsets(tps)
         ends = await consumer.end_offsets(tps)
         consumer.assign(tps)
@@ -208,8 +215,8 @@ async def _partitions_of(options: Mapping[str, Any], topic: str) -> list[int]:
     """Numbers of the topic's partitions; none where there is no such topic."""
     # By a consumer of its own: what it is assigned leaves nothing behind.
     consumer = AIOKafkaConsumer(**options, enable_auto_commit=False)
-    await consumer.start()
     try:
+        await consumer.start()
         # One that subscribes to a topic that is not there would wait for it in its start.
         if topic not in await consumer.topics():
             return []

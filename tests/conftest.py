@@ -13,7 +13,7 @@ import redis
 from tenuto import local
 
 # Oracles are plain modules beside the tests that use them.
-for folder in ("features", "snapshot"):
+for folder in ("features", "snapshot", "drive"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 

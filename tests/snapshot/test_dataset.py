@@ -213,9 +213,9 @@ def publish(bootstrap: str) -> Callable[..., str]:
         producer = KafkaProducer(bootstrap_servers=bootstrap)
         records = [(log.partition, *record) for log in logs for record in log.chain([3, 5, 11])]
         for partition, interval, value in (*records[:2], records[0], *records[2:], *more):
-            sent = producer.send(topic, value or b"", partition=partition, headers=interval.headers())
+            headers = interval.headers()
             # One in flight, as a joiner writes.
-            sent.get()
+            producer.send(topic, value or b"", partition=partition, headers=headers).get()
         producer.close()
         return topic
 
