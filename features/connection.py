@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 import redis
@@ -24,6 +26,21 @@ class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     password: str = ""
     ssl_ca_certs: str = ""
     socket_timeout_s: float = 10.0
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """What cannot work whatever the server says: the field, and what would be right."""
+        scheme = self.url.partition("://")[0]
+        if scheme not in ("redis", "rediss", "unix") or "://" not in self.url:
+            yield "url", "must begin with redis://, rediss:// or unix://"
+            return
+        try:
+            urlsplit(self.url).port  # noqa: B018 - parsed when it is asked for
+        except ValueError:
+            yield "url", "its port must be a number"
+        if self.ssl_ca_certs and scheme != "rediss":
+            yield "ssl_ca_certs", "needs a redis.url that begins with rediss://"
+        elif self.ssl_ca_certs and not Path(self.ssl_ca_certs).is_file():
+            yield "ssl_ca_certs", "must be a PEM file: there is none"
 
     def options(self) -> dict[str, Any]:
         """Options for ``from_url``, without the URL and the timeouts."""
@@ -55,8 +72,13 @@ class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 def without_password(url: str) -> str:
     """A URL as it may be printed."""
     parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = f"{parts.username or ''}:***@{parts.hostname}"
-    netloc = f"{host}:{parts.port}" if parts.port else host
-    return urlunsplit(parts._replace(netloc=netloc))
+    if "@" in url and "@" not in parts.netloc:
+        # A password with an unquoted / or # in it: where it ends is anybody's guess.
+        return f"{parts.scheme}://***"
+    user, at, host = parts.netloc.rpartition("@")
+    hidden = f"{user.partition(':')[0]}:***" if ":" in user else user
+    # redis-py takes options from the query too.
+    query = [(k, "***" if k == "password" else v) for k, v in parse_qsl(parts.query)]
+    return urlunsplit(
+        parts._replace(netloc=f"{hidden}{at}{host}", query=urlencode(query, safe="*/"))
+    )

@@ -174,7 +174,8 @@ class _Slots:
         rows[shown] = self._first_rows[pairs[shown]]
         if len(self._places):
             places, placed = _look_up(self._places, _places(pairs, positions))
-            placed &= shown & (positions >= 0)
+            # A missing position (−1) is no place.
+            placed &= shown
             rows[placed] = self._place_rows[places[placed]]
         return rows
 

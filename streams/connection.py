@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
+
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +39,25 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     @property
     def servers(self) -> list[str]:
         return [server.strip() for server in self.bootstrap.split(",")]
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """What cannot work whatever the broker says: the field, and what would be right."""
+        for server in self.servers:
+            host, _, port = server.rpartition(":")
+            if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+                yield "bootstrap", "must be host:port, several separated by commas"
+        if self.security_protocol not in PROTOCOLS:
+            yield "security_protocol", f"must be one of {', '.join(PROTOCOLS)}"
+        if self.sasl_mechanism not in MECHANISMS:
+            yield "sasl_mechanism", f"must be one of {', '.join(MECHANISMS)}"
+        for field in ("sasl_username", "sasl_password"):
+            if self._sasl and not getattr(self, field):
+                yield field, f"must be given with {self.security_protocol}"
+        for field in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+            if getattr(self, field) and not Path(getattr(self, field)).is_file():
+                yield field, "must be a PEM file: there is none"
+        if self.ssl_keyfile and not self.ssl_certfile:
+            yield "ssl_certfile", "must be given with kafka.ssl_keyfile"
 
     def kafka_python(self) -> dict[str, Any]:
         """Options of kafka-python's clients."""

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,6 +23,15 @@ from tenuto.streams.connection import KafkaConnection
 FILE_NAME = "tenuto.toml"
 ENV_PREFIX = "TENUTO_"
 _SECRETS = {"sasl_password", "password"}
+# A topic's name has at most 249 characters of these.
+_NAMESPACE = r"^([A-Za-z0-9_-][A-Za-z0-9._-]{0,99})?$"
+# Flags that are not called like their setting.
+_FLAGS = {"redis.url": "--redis", "stack.kind": "--stack"}
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)]
+Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 
 
 class SettingsError(ValueError):
@@ -36,9 +45,9 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class KafkaSettings(KafkaConnection, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[kafka]``: how to reach it, and what topics are created with."""
 
-    partitions: int = 24
+    partitions: Count = 24
     replication_factor: int = -1
-    retention: str = "7d"
+    retention: str = "8d"
 
 
 class TimeSettings(_Section, frozen=True, kw_only=True):
@@ -61,18 +70,18 @@ class TimeSettings(_Section, frozen=True, kw_only=True):
 class LimitSettings(_Section, frozen=True, kw_only=True):
     """``[limits]``: largest records, in bytes."""
 
-    event_bytes: int = 65_536
-    snapshot_bytes: int = 1_048_576
+    event_bytes: Count = 65_536
+    snapshot_bytes: Count = 1_048_576
 
 
 class WorkerSettings(_Section, frozen=True, kw_only=True):
     """``[workers]``: of the long-lived processes."""
 
     metrics_host: str = "127.0.0.1"
-    metrics_port: int = 0
-    max_poll_records: int = 20_000
-    session_timeout_s: float = 10.0
-    rebalance_timeout_s: float = 30.0
+    metrics_port: Port = 0
+    max_poll_records: Count = 20_000
+    session_timeout_s: Seconds = 10.0
+    rebalance_timeout_s: Seconds = 30.0
     live: bool = True
 
 
@@ -80,14 +89,14 @@ class SinkSettings(_Section, frozen=True, kw_only=True):
     """``[sink]``: the Parquet files."""
 
     dir: str = "samples"
-    snapshots_per_file: int = 100_000
+    snapshots_per_file: Count = 100_000
 
 
 class CaptureSettings(_Section, frozen=True, kw_only=True):
     """``[capture]``: of a serving tier."""
 
-    sample_rate: float = 1.0
-    buffer: int = 10_000
+    sample_rate: Share = 1.0
+    buffer: Count = 10_000
 
 
 class StackSettings(_Section, frozen=True, kw_only=True):
@@ -102,7 +111,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     """Everything that can be set; the defaults suit a laptop."""
 
     app: str = "tenuto.presets.video:app"
-    namespace: str = ""
+    namespace: Annotated[str, msgspec.Meta(pattern=_NAMESPACE)] = ""
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisConnection = RedisConnection()
     time: TimeSettings = TimeSettings()
@@ -163,29 +172,28 @@ def load(
             _put(merged, origins, key, text, f"${name}")
     for key, value in (flags or {}).items():
         if value is not None:
-            _put(merged, origins, key, value, "flag")
+            flag = _FLAGS.get(key) or "--" + key.rpartition(".")[2].replace("_", "-")
+            _put(merged, origins, key, value, flag)
     try:
         settings = msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise _explain(error, origins) from error
+        raise _explain(error, merged, origins) from error
     return Loaded(_checked(settings, origins), origins)
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables that give a child process these settings; defaults are left out."""
-    defaults = dict(_flatten(msgspec.to_builtins(Settings())))
+    """The variables that give a child process these settings, whatever its ``tenuto.toml`` says."""
     return {
         ENV_PREFIX + key.upper().replace(".", "__"): str(value)
         for key, value in _flatten(msgspec.to_builtins(settings))
-        if value != defaults[key]
     }
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise SettingsError(f"{file}: no such file") from error
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: not TOML: {error}") from error
 
@@ -215,16 +223,22 @@ def _keys() -> list[str]:
     return [key for key, _ in _flatten(msgspec.to_builtins(Settings()))]
 
 
-def _explain(error: msgspec.ValidationError, origins: Mapping[str, str]) -> SettingsError:
+def _explain(
+    error: msgspec.ValidationError, merged: Mapping[str, Any], origins: Mapping[str, str]
+) -> SettingsError:
     text, _, path = str(error).partition(" - at `$.")
     key = path.rstrip("`")
-    origin = f" ({origins[key]})" if key in origins else ""
-    return SettingsError(f"{key}{origin}: {text[:1].lower()}{text[1:]}")
+    value = _shown(key, dict(_flatten(merged)).get(key))
+    rule = text[:1].lower() + text[1:]
+    if key == "namespace":
+        rule = "must be at most 100 letters, digits, '.', '_' and '-', and not begin with '.'"
+    return SettingsError(f"{key} ({origins.get(key, 'default')}): {value!r}: {rule}")
 
 
 def _checked(settings: Settings, origins: Mapping[str, str]) -> Settings:
     def refuse(key: str, rule: str) -> SettingsError:
         value = dict(_flatten(msgspec.to_builtins(settings)))[key]
+        value = _shown(key, value)
         return SettingsError(f"{key} ({origins.get(key, 'default')}): {value!r}: {rule}")
 
     for key in ("future", "lateness", "snapshot_lateness", "slack"):
@@ -236,23 +250,19 @@ def _checked(settings: Settings, origins: Mapping[str, str]) -> Settings:
         duration_ms(settings.kafka.retention)
     except ValueError as error:
         raise refuse("kafka.retention", "write for example '7d'") from error
-    if settings.kafka.partitions < 1:
-        raise refuse("kafka.partitions", "must be at least 1")
-    protocols = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-    if settings.kafka.security_protocol not in protocols:
-        raise refuse("kafka.security_protocol", f"must be one of {', '.join(protocols)}")
-    if not settings.redis.url.startswith(("redis://", "rediss://", "unix://")):
-        raise refuse("redis.url", "must begin with redis://, rediss:// or unix://")
-    if not 0.0 < settings.capture.sample_rate <= 1.0:
-        raise refuse("capture.sample_rate", "must be above 0 and at most 1")
+    for field, rule in settings.kafka.faults():
+        raise refuse(f"kafka.{field}", rule)
+    for field, rule in settings.redis.faults():
+        raise refuse(f"redis.{field}", rule)
     if settings.stack.kind not in ("embedded", "kafka"):
         raise refuse("stack.kind", "must be embedded or kafka")
-    if ":" not in settings.app:
-        raise refuse("app", "must be module:object")
+    module, _, attribute = settings.app.partition(":")
+    if not (module and attribute):
+        raise refuse("app", "must be module:object, for example myapp.ranking:app")
     return settings
 
 
 def _shown(key: str, value: Any) -> Any:
     if key.rpartition(".")[2] in _SECRETS:
         return "***" if value else ""
-    return without_password(value) if key == "redis.url" else value
+    return without_password(str(value)) if key == "redis.url" else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -89,11 +90,23 @@ class Context:
         return TopicNames(self.settings.namespace)
 
     def topic_plan(self) -> list[Topic]:
-        """Every topic of the application, as settings want them."""
-        from tenuto.features.durations import duration_ms
+        """Every topic of the application, as settings want them.
+
+        Raises:
+            InputError: topics would forget what a lost store is to be rebuilt from.
+        """
+        from tenuto.features.durations import duration_ms, duration_text
         from tenuto.streams.topics import Sizes, plan
 
         settings = self.settings
+        retention_ms = duration_ms(settings.kafka.retention)
+        history_ms = self.features.layout.history_ms
+        if retention_ms < history_ms:
+            raise InputError(
+                f"kafka.retention ({self.loaded.origins.get('kafka.retention', 'default')}): "
+                f"{settings.kafka.retention!r}: must be at least {duration_text(history_ms)}, "
+                "which the longest window is rebuilt from"
+            )
         return plan(
             self.names,
             self.platform.events,
@@ -101,7 +114,7 @@ class Context:
             partitions=settings.kafka.partitions,
             sizes=Sizes(settings.limits.event_bytes, settings.limits.snapshot_bytes),
             clock="broker" if settings.workers.live else "driver",
-            retention_ms=duration_ms(settings.kafka.retention),
+            retention_ms=retention_ms,
         )
 
     def topics(self) -> Topics:
@@ -127,7 +140,10 @@ class Context:
         try:
             client.ping()
         except redis.AuthenticationError as error:
-            raise InputError(f"redis at {self.settings.redis.address}: {error}") from error
+            raise InputError(
+                f"redis at {self.settings.redis.address}: wants another user or password: "
+                "see redis.username and redis.password"
+            ) from error
         except redis.RedisError as error:
             raise NoServerError(
                 f"redis at {self.settings.redis.address} does not answer"
@@ -149,6 +165,8 @@ def load_app(name: str) -> Platform:
     from tenuto.platform import Platform
 
     module_name, _, attribute = name.partition(":")
+    if not (module_name and attribute):
+        raise InputError(f"app {name}: must be module:object, for example myapp.ranking:app")
     if os.getcwd() not in sys.path:
         # An application is found in the directory that the command is run in.
         sys.path.insert(0, os.getcwd())
@@ -159,9 +177,27 @@ def load_app(name: str) -> Platform:
             raise
         raise InputError(f"app {name}: there is no module {module_name}") from error
     except (DeclarationError, ValueError, TypeError) as error:
-        raise InputError(f"app {name}: {error}") from error
+        place = _declared_at(error)
+        if place is None:
+            raise
+        raise InputError(f"app {name}: {error} ({place})") from error
     found = getattr(module, attribute, None)
     if not isinstance(found, Platform):
         what = "is no Platform" if hasattr(module, attribute) else "does not exist"
-        raise InputError(f"app {name}: {module_name}.{attribute} {what}")
+        there = [key for key, value in vars(module).items() if isinstance(value, Platform)]
+        mend = f": there is {', '.join(there)}" if there else ""
+        raise InputError(f"app {name}: {module_name}.{attribute} {what}{mend}")
     return found
+
+
+def _declared_at(error: Exception) -> str | None:
+    """File and line of the declaration that a tenuto module refused; None for another's error."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames]
+    if packages[-1] != "tenuto":
+        return None
+    users = [at for at, package in enumerate(packages) if package not in ("tenuto", "importlib")]
+    if not users:
+        return None
+    frame, line = frames[users[-1]]
+    return f"{frame.f_code.co_filename}:{line}"

@@ -12,15 +12,23 @@ from tenuto.cli.context import Context, InputError
 @click.pass_obj
 def command(context: Context, check_only: bool) -> None:
     """Create the topics with the right partitions and settings, and check existing ones."""
+    from tenuto.streams.topics import TopicError
+
     wanted = context.topic_plan()
     with context.topics() as topics:
         if not check_only:
             replication = context.settings.kafka.replication_factor
-            for name in topics.create(wanted, replication_factor=replication):
+            try:
+                created = topics.create(wanted, replication_factor=replication)
+            except TopicError as error:
+                raise InputError(str(error)) from error
+            for name in created:
                 click.echo(f"created {name}")
-        problems = topics.check(wanted)
-    for problem in problems:
-        click.echo(problem, err=True)
-    if problems:
-        raise InputError(f"{len(problems)} of the topics' settings are wrong")
+        findings = topics.check(wanted)
+    for line in findings.unchecked:
+        click.echo(f"not checked: {line}")
+    for line in findings.problems:
+        click.echo(line, err=True)
+    if findings.problems:
+        raise InputError(f"{len(findings.problems)} of the topics' settings are wrong")
     click.echo(f"{len(wanted)} topics are as they must be")

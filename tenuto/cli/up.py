@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tenuto.cli.context import Context, InputError
+from tenuto.cli.context import Context, InputError, NoServerError
 
 
 @click.command()
@@ -33,9 +33,11 @@ def command(
             "kafka" if stack.kind == "kafka" else "embedded",
             data_dir=Path(stack.data_dir) if stack.data_dir else None,
             kafka_home=Path(stack.kafka_home) if stack.kafka_home else None,
+            persist=bool(stack.data_dir),
         )
     except local.StackError as error:
-        raise InputError(str(error)) from error
+        # With a log a server was started and failed; without one something is missing.
+        raise (NoServerError if error.log_path else InputError)(str(error)) from error
     with running:
         context.override(kafka__bootstrap=running.bootstrap, redis__url=running.redis_url)
         with context.topics() as topics:
@@ -45,7 +47,7 @@ def command(
         click.echo(f"# {running.kind} stack, logs in {running.data_dir}/logs; ^C stops it")
         while not stopped.wait(1.0):
             if not running.is_alive():
-                raise InputError(f"a server has ended: see {running.data_dir}/logs")
+                raise NoServerError(f"a server has ended: see {running.data_dir}/logs")
 
 
 def environment(stack: Any) -> dict[str, str]:

@@ -93,10 +93,12 @@ def rows_of(memory: LabelMemory, snapshots: list[Record]) -> list[Record]:
     return rows
 
 
-TS = st.integers(1000, 1025)
-REQUEST_IDS = st.sampled_from(["r1", "r2", "r3", "r" * 12])
-ITEM_IDS = st.sampled_from(["a", "b", "c"])
-POSITIONS = st.one_of(st.none(), st.integers(0, 3))
+# Few of everything, so that ids, times and positions often meet.
+TS = st.integers(1000, 1022)
+REQUEST_TS = st.integers(1000, 1008)
+REQUEST_IDS = st.sampled_from(["r1", "r" * 12])
+ITEM_IDS = st.sampled_from(["a", "b"])
+POSITIONS = st.sampled_from([None, 0, 1, 2])
 SLOTS = st.lists(st.tuples(ITEM_IDS, POSITIONS), max_size=5)
 
 
@@ -128,7 +130,9 @@ def logs(draw: st.DrawFn) -> tuple[list[Record], list[Record]]:
     if labels:
         labels += draw(st.lists(st.sampled_from(labels), max_size=5))
     labels = [{**label, "offset": offset} for offset, label in enumerate(labels)]
-    snapshot = st.fixed_dictionaries({"request_id": REQUEST_IDS, "request_ts": TS, "shown": SLOTS})
+    snapshot = st.fixed_dictionaries(
+        {"request_id": REQUEST_IDS, "request_ts": REQUEST_TS, "shown": SLOTS}
+    )
     return labels, draw(st.lists(snapshot, max_size=8))
 
 
@@ -255,7 +259,8 @@ def test_a_clients_exact_repetition_is_summed_once_and_anything_else_again() -> 
     labels = [label(plays, "a", 1001, 0, delta_ms=5)] * 3
     labels += [label(plays, "a", 1001, None, delta_ms=5)]
     labels += [label(plays, "a", 1002, 0, delta_ms=5)]
-    assert joined(labels, snapshot(("a", 0)))[0]["played_ms"] == 15
+    labels += [label(plays, "a", 1001, 0, delta_ms=7)]
+    assert joined(labels, snapshot(("a", 0)))[0]["played_ms"] == 22
 
 
 def test_an_item_shown_twice_takes_labels_by_position_else_in_its_first_slot() -> None:
@@ -268,6 +273,11 @@ def test_an_item_shown_twice_takes_labels_by_position_else_in_its_first_slot() -
     ]
     delays = [row["impression_delay_ms"] for row in joined(labels, shown)]
     assert delays == [None, 1, 2, 3, None]
+
+
+def test_an_item_shown_just_twice_takes_a_label_in_its_second_slot() -> None:
+    rows = joined([label(views, "a", 1003, 1)], snapshot(("a", 0), ("a", 1)))
+    assert [row["impressed"] for row in rows] == [0, 1]
 
 
 def test_two_snapshots_of_one_request_are_both_joined_each_by_its_own_time() -> None:
@@ -286,6 +296,15 @@ def test_labels_that_were_not_shown_or_came_too_late_are_told_apart() -> None:
     rows_of(memory, [snapshot(("a", 0))])
     dropped = memory.evict(2000)
     assert (dropped.rows, dropped.unmatched, dropped.not_shown) == (3, {"views": 1}, {"views": 1})
+
+
+def test_an_eviction_spares_a_label_of_the_very_time_of_the_oldest_request() -> None:
+    memory = LabelMemory(STREAM, EVENTS)
+    times = [997, 998, 999, 1000]
+    records = [label(views, "a", ts) | {"offset": ts} for ts in times]
+    memory.add(batch_of(views, records))
+    assert memory.evict(1000).rows == 3
+    assert rows_of(memory, [snapshot(("a", 0))])[0]["impression_delay_ms"] == 0
 
 
 def test_an_empty_block_and_an_empty_memory_give_typed_empty_columns() -> None:
