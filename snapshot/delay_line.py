@@ -120,9 +120,8 @@ class DelayLine:
         while block := self._final_block():
             labels = join(self.memory, block_of(block))
             for run, rows in batches_of(block, labels, self.stream, self.partition):
-                # The interval reaches to what waits next, over what is no snapshot.
                 last = run[-1]
-                end = self._next_offset(after=last)
+                end = last.offset + 1
                 interval = Interval(self.emitted, end, last.arrival_ms)
                 yield Emission(interval, rows)
                 self.emitted = end
@@ -174,12 +173,6 @@ class DelayLine:
                 break
             block.append(placed)
         return block
-
-    def _next_offset(self, *, after: PlacedSnapshot) -> int:
-        for placed in self.waiting:
-            if placed.offset > after.offset:
-                return placed.offset
-        return self._read_to
 
     def _evict(self) -> None:
         arrival_ms = self._emitted_arrival_ms if self.waiting else self.snapshots.arrival_ms

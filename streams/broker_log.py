@@ -11,13 +11,19 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tenuto.streams.batches import TP
 
+_MAX_FETCHES = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The offsets that a partition holds: ``[begin, end)``."""
+    """What a partition holds: offsets ``[begin, end)``, and its last record.
+
+    ``last`` is None where there is none, or a transaction's marker is in its place.
+    """
 
     begin: int
     end: int
+    last: Any = None
 
 
 class BrokerLog:
@@ -51,11 +57,42 @@ class BrokerLog:
         return self._incarnations[topic]
 
     async def extents(self, partitions: Collection[TP]) -> dict[TP, Extent]:
-        """Where each partition begins and ends now."""
+        """Where each partition begins and ends now.
+
+        The end is that of a fetch at the last record: the embedded broker answers a question for
+        the end with the first offset of the last batch, plus one.
+        """
+        consumer = self._connected
         asked = [TopicPartition(*tp) for tp in partitions]
-        begins = await self._connected.beginning_offsets(asked)
-        ends = await self._connected.end_offsets(asked)
-        return {TP(*tp): Extent(begins[tp], ends[tp]) for tp in asked}
+        begins = await consumer.beginning_offsets(asked)
+        ends = await consumer.end_offsets(asked)
+        filled = [tp for tp in asked if ends[tp] > begins[tp]]
+        last: dict[TP, Any] = {}
+        if filled:
+            consumer.assign(filled)
+            for tp in filled:
+                consumer.seek(tp, ends[tp] - 1)
+            for _ in range(_MAX_FETCHES):
+                for tp, records in (await consumer.getmany(timeout_ms=300)).items():
+                    last[TP(*tp)] = records[-1]
+                waiting = [tp for tp in filled if not self._reached(tp)]
+                if not waiting:
+                    break
+            else:
+                raise TimeoutError(f"{waiting[0]}: its end could not be read")
+            for tp in filled:
+                ends[tp] = max(ends[tp], consumer.highwater(tp))
+            consumer.unsubscribe()
+        return {TP(*tp): Extent(begins[tp], ends[tp], last.get(TP(*tp))) for tp in asked}
+
+    def _reached(self, tp: TopicPartition) -> bool:
+        """Whether a partition has been read to its end as the last fetch saw it."""
+        state = self._connected._subscription.subscription.assignment.state_value(tp)
+        return bool(
+            state.highwater is not None
+            and state.has_valid_position
+            and state.position >= state.highwater
+        )
 
     async def first_since(self, partitions: Mapping[TP, int]) -> dict[TP, tuple[int, int]]:
         """Offset and timestamp of the first record at or after each timestamp (ms).
@@ -70,25 +107,6 @@ class BrokerLog:
             for tp, at in found.items()
             if at is not None and at.offset >= 0
         }
-
-    async def last_records(self, extents: Mapping[TP, Extent]) -> dict[TP, Any]:
-        """The last record of each partition that has one."""
-        consumer = self._connected
-        wanted = {TopicPartition(*tp): e for tp, e in extents.items() if e.end > e.begin}
-        last: dict[TP, Any] = {}
-        if not wanted:
-            return last
-        consumer.assign(list(wanted))
-        for tp, extent in wanted.items():
-            consumer.seek(tp, extent.end - 1)
-        # A control record at the end is nothing to fetch: such a partition is left out.
-        for _ in range(10):
-            for tp, records in (await consumer.getmany(timeout_ms=300)).items():
-                last[TP(*tp)] = records[-1]
-            if len(last) == len(wanted):
-                break
-        consumer.unsubscribe()
-        return last
 
     @property
     def _connected(self) -> AIOKafkaConsumer:

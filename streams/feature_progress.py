@@ -92,9 +92,11 @@ class FeatureProgress:
 
     async def _begin(self, extents: Mapping[TP, Extent]) -> dict[TP, Entry]:
         """Enter partitions at the first record that a window can still need."""
-        newest = {tp: r.timestamp for tp, r in (await self.log.last_records(extents)).items()}
         history_ms = self.store.layout.history_ms
-        wanted = {tp: newest.get(tp, 0) - history_ms for tp in extents}
+        wanted = {
+            tp: (extent.last.timestamp if extent.last else 0) - history_ms
+            for tp, extent in extents.items()
+        }
         first = await self.log.first_since(wanted)
         begun = {}
         for tp, extent in extents.items():

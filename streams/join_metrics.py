@@ -18,6 +18,9 @@ class JoinMetrics:
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.snapshots = Counter("tenuto_snapshots", "Snapshots read", registry=registry)
+        self.missed = Counter(
+            "tenuto_snapshots_missed", "Snapshots deleted before they were read", registry=registry
+        )
         self.samples = Counter("tenuto_samples", "Sample rows emitted", registry=registry)
         self.outcomes = Counter(
             "tenuto_join_rows", "Sample rows by outcome", ["outcome"], registry=registry

@@ -128,22 +128,25 @@ class JoinWorker:
         snapshots = [TP(self._snapshots_topic, number) for number in numbers]
         samples = [TP(self._samples_topic, number) for number in numbers]
         extents = await self._log.extents([*snapshots, *samples, *self._label_tps(numbers)])
-        last = await self._log.last_records({tp: extents[tp] for tp in samples})
         positions: dict[TP, int] = {}
         since: dict[TP, int] = {}
         rules = self._limits.rules
         for tp, sample_tp in zip(snapshots, samples, strict=True):
             # The last record's end is a lower bound even when a zombie wrote it: readers of the
             # chain take no row twice.
-            told = interval_of(last[sample_tp].headers) if sample_tp in last else None
-            start, arrival_ms = (told.end, told.arrival_ms) if told else (0, 0)
-            start = max(start, extents[tp].begin)
+            last, begin = extents[sample_tp].last, extents[tp].begin
+            told = interval_of(last.headers) if last is not None else None
+            start, arrival_ms = (told.end, told.arrival_ms) if told else (begin, 0)
+            if start < begin:
+                # The next record's interval reaches over them, so that the chain goes on.
+                logger.error("%s[%d]: snapshots [%d, %d) were deleted unread", *tp, start, begin)
+                self._metrics.missed.inc(begin - start)
             number = tp.partition
             self._lines[number] = DelayLine(
                 self._stream, self._events, rules, number, start, arrival_ms
             )
-            self._behind[number] = start < extents[tp].end
-            positions[tp] = start
+            positions[tp] = max(start, begin)
+            self._behind[number] = positions[tp] < extents[tp].end
             oldest_ms = arrival_ms - rules.snapshot_lateness_ms - rules.future_ms
             since.update(dict.fromkeys(self._label_tps([number]), oldest_ms))
         first = await self._log.first_since(since)

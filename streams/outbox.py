@@ -57,7 +57,7 @@ class Counts:
     refused: int = 0
 
 
-class Delivery:
+class Sending:
     """The future of one record."""
 
     __slots__ = ("_future",)
@@ -84,7 +84,7 @@ class Delivery:
             raise SendError(f"not acknowledged: {error}") from error
         return Sent(at.topic, at.partition, at.offset, at.timestamp)
 
-    def add_done_callback(self, call: Callable[[Delivery], None]) -> None:
+    def add_done_callback(self, call: Callable[[Sending], None]) -> None:
         """Call ``call(self)`` once done, from the sending thread, or now if done already."""
         self._future.add_both(lambda _: call(self))
 
@@ -176,7 +176,7 @@ class Outbox:
         headers: Sequence[tuple[str, bytes]] = (),
         partition: int | None = None,
         timestamp_ms: int | None = None,
-    ) -> Delivery:
+    ) -> Sending:
         """Take a record; it is sent in the background.
 
         Raises:
@@ -212,7 +212,7 @@ class Outbox:
         client.taken()
         future.add_callback(lambda _: client.settle(n_bytes, None))
         future.add_errback(lambda error: client.settle(n_bytes, error))
-        return Delivery(future)
+        return Sending(future)
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until everything taken so far is acknowledged.

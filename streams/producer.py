@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tenuto.features.events import Event
 from tenuto.streams.codec import EventCodec, InvalidEventError
 from tenuto.streams.headers import SENT_AT
-from tenuto.streams.outbox import Counts, Delivery, Outbox, Sent
+from tenuto.streams.outbox import Counts, Sending, Outbox, Sent
 from tenuto.streams.topic_names import TopicNames
 
 __all__ = ["AsyncEventProducer", "EventProducer", "InvalidEventError"]
@@ -74,7 +74,7 @@ class EventProducer:
 
     def send(
         self, event: str | Event, record: Mapping[str, Any], *, timestamp_ms: int | None = None
-    ) -> Delivery:
+    ) -> Sending:
         """Take one record; it is written in the background.
 
         Args:
@@ -95,7 +95,7 @@ class EventProducer:
         records: Iterable[Mapping[str, Any]],
         *,
         timestamps_ms: Sequence[int] | None = None,
-    ) -> list[Delivery]:
+    ) -> list[Sending]:
         """Take records in order; one that is not as declared keeps all of them from being taken.
 
         Raises:
@@ -144,7 +144,7 @@ class EventProducer:
             raise InvalidEventError(f"request_id: {request_id!r} in {name}: must be a string")
         return _Prepared(topic, request_id.encode(), value)
 
-    def _send(self, prepared: _Prepared, timestamp_ms: int | None) -> Delivery:
+    def _send(self, prepared: _Prepared, timestamp_ms: int | None) -> Sending:
         return self._outbox.send(
             prepared.topic,
             prepared.value,
@@ -224,14 +224,14 @@ class AsyncEventProducer:
 
     async def _take(
         self, event: str | Event, record: Mapping[str, Any], timestamp_ms: int | None
-    ) -> Delivery:
+    ) -> Sending:
         if self._producer.may_block():
             return await asyncio.to_thread(
                 self._producer.send, event, record, timestamp_ms=timestamp_ms
             )
         return self._producer.send(event, record, timestamp_ms=timestamp_ms)
 
-    async def _acknowledged(self, delivery: Delivery) -> Sent:
+    async def _acknowledged(self, delivery: Sending) -> Sent:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
@@ -239,7 +239,7 @@ class AsyncEventProducer:
             if not future.done():
                 future.set_result(None)
 
-        def done(_: Delivery) -> None:
+        def done(_: Sending) -> None:
             loop.call_soon_threadsafe(wake)
 
         delivery.add_done_callback(done)

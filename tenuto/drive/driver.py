@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,7 @@ class Slate:
     Attributes:
         shown: indices of the candidates, in shown order.
         policy: who decided.
+        slice: share of the traffic that the request belongs to.
         scores: served scores by name, one a shown item.
         propensity: probability of the order, where known.
     """
@@ -51,6 +52,7 @@ class Slate:
     policy: str = ""
     scores: Mapping[str, Any] = field(default_factory=dict)
     propensity: float | None = None
+    slice: str = ""
 
 
 def as_logged(request: Request, matrix: Matrix) -> Slate:
@@ -60,7 +62,15 @@ def as_logged(request: Request, matrix: Matrix) -> Slate:
 
 @dataclass
 class Counts:
-    """What a run has done so far."""
+    """What a run has done so far.
+
+    Attributes:
+        events: published, by event.
+        rows: shown items, and so sample rows to be.
+        waited_s: wall time from publishing to readable, in all; ``freshness_ms``, each boundary's.
+        read_s: wall time of reading, ranking and capturing.
+        event_time_ms: the last boundary.
+    """
 
     events: dict[str, int] = field(default_factory=dict)
     heartbeats: int = 0
@@ -121,7 +131,7 @@ class Driver:
         self._outbox = outbox
         self._client = client
         self._store = store
-        self._freshness_ms = freshness_ms
+        self.freshness_ms = freshness_ms
         self._horizon_ms = horizon_ms
         self._policy = policy
         self._check = check
@@ -144,15 +154,28 @@ class Driver:
         Raises:
             StalledError: the feature worker does not keep up.
         """
-        next_ms = self._source.next_request_ms(self._source.start_ms)
         last_ms = self._source.start_ms
-        while next_ms is not None:
-            boundary = next_ms - next_ms % self._freshness_ms
-            last_ms = self.step(boundary) or last_ms
+        for _, latest_ms in self.boundaries():
+            last_ms = latest_ms
             on_boundary(self.counts)
-            next_ms = self._source.next_request_ms(boundary + self._freshness_ms)
         self.finish(last_ms)
         return self.counts
+
+    def boundaries(self) -> Iterator[tuple[int, int]]:
+        """Step through the boundaries that have requests; yields each, and its last request's
+        time."""
+        next_ms = self._source.next_request_ms(self._source.start_ms)
+        while next_ms is not None:
+            boundary_ms = next_ms - next_ms % self.freshness_ms
+            last_ms = self.step(boundary_ms)
+            yield boundary_ms, last_ms if last_ms is not None else boundary_ms
+            next_ms = self._source.next_request_ms(boundary_ms + self.freshness_ms)
+
+    def go_on(
+        self, source: Source, policy: Callable[[Request, Matrix], Slate], freshness_ms: int
+    ) -> None:
+        """Go on with another source, of later requests, on the same topics."""
+        self._source, self._policy, self.freshness_ms = source, policy, freshness_ms
 
     def step(self, boundary_ms: int) -> int | None:
         """One boundary: everything before it is readable, then its requests; returns the last's
@@ -160,10 +183,13 @@ class Driver:
         started = time.monotonic()
         self._publish_before(boundary_ms)
         self._beat(boundary_ms)
+        published = bool(self._sent)
         self._settle()
         self._wait()
         waited = time.monotonic()
-        requests = self._source.requests(boundary_ms, boundary_ms + self._freshness_ms)
+        if published:
+            self.counts.freshness_ms.append((waited - started) * 1000.0)
+        requests = self._source.requests(boundary_ms, boundary_ms + self.freshness_ms)
         for request in requests:
             self._serve(request, boundary_ms)
         counts = self.counts
@@ -206,6 +232,7 @@ class Driver:
             positions=positions,
             scores=slate.scores,
             policy=slate.policy,
+            slice=slate.slice,
             propensity=slate.propensity,
         )
         partition = self._partition(request.request_id)
@@ -301,4 +328,3 @@ class Driver:
                 )
             self._check()
             time.sleep(_POLL_S)
-        self.counts.freshness_ms.append((time.monotonic() - started) * 1000.0)
