@@ -6,24 +6,22 @@ A store failure or a missed deadline is a typed error that the caller sees, neve
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import redis
 import redis.asyncio
 
+from tenuto.features.deadline import Connections, DeadlineExceededError, StoreUnavailableError
 from tenuto.features.matrix import Matrix
-from tenuto.features.reader import KeyPlan, Reader, Request
+from tenuto.features.reader import Reader, Request
 
-
-class StoreUnavailableError(RuntimeError):
-    """Redis did not answer, or answered with an error."""
-
-
-class DeadlineExceededError(StoreUnavailableError):
-    """The values had not come within ``timeout_ms``."""
+__all__ = [
+    "AsyncFeatureClient",
+    "DeadlineExceededError",
+    "FeatureClient",
+    "StoreUnavailableError",
+]
 
 
 class FeatureClient:
@@ -37,9 +35,7 @@ class FeatureClient:
 
     def __init__(self, url: str, reader: Reader, **options: Any) -> None:
         self.reader = reader
-        self._url, self._options = url, options
-        self._pool: redis.ConnectionPool | None = None
-        self._pid = 0
+        self._connections = Connections(url, **options)
 
     def read(
         self,
@@ -53,52 +49,21 @@ class FeatureClient:
         """Features of the candidates, windows as of ``as_of_ms`` (the request's time by default).
 
         Raises:
-            DeadlineExceededError: no answer within ``timeout_ms``.
+            DeadlineExceededError: not the whole answer within ``timeout_ms``, connecting included.
             StoreUnavailableError: Redis cannot be reached, or refused.
             ContextError: context that was not declared so.
+            AsOfTooOldError: the moment lies behind what the store still holds.
+            PartitionCountError: the store was written with another number of partitions.
         """
         given = self.reader.context(context or {}, len(candidates))
         plan = self.reader.plan(request, candidates, given)
-        values = self._fetch(plan, timeout_ms)
+        values = self._connections.mget(plan.keys, timeout_ms)
         as_of = request.ts_ms if as_of_ms is None else as_of_ms
         return self.reader.decode(request, candidates, given, as_of, plan, values)
 
     def close(self) -> None:
-        """Close the connections."""
-        if self._pool is not None:
-            self._pool.disconnect()
-
-    def _connections(self) -> redis.ConnectionPool:
-        # A forked child must not share its parent's sockets.
-        if self._pool is None or self._pid != os.getpid():
-            self._pool = redis.ConnectionPool.from_url(
-                self._url, **{"socket_connect_timeout": 1.0, "socket_timeout": 5.0, **self._options}
-            )
-            self._pid = os.getpid()
-        return self._pool
-
-    def _fetch(self, plan: KeyPlan, timeout_ms: float) -> Sequence[bytes | None]:
-        deadline = time.monotonic() + timeout_ms / 1000.0
-        pool = self._connections()
-        try:
-            connection = pool.get_connection()
-        except redis.RedisError as error:
-            raise StoreUnavailableError(f"redis at {self._address()}: {error}") from error
-        try:
-            connection.send_command("MGET", *plan.keys)  # type: ignore[no-untyped-call]
-            if not connection.can_read(timeout=max(0.0, deadline - time.monotonic())):
-                # The answer that is still to come must not meet the next request.
-                connection.disconnect()  # type: ignore[no-untyped-call]
-                raise DeadlineExceededError(f"features: no answer within {timeout_ms:g} ms")
-            return cast("list[bytes | None]", connection.read_response())
-        except redis.RedisError as error:
-            connection.disconnect()  # type: ignore[no-untyped-call]
-            raise StoreUnavailableError(f"redis at {self._address()}: {error}") from error
-        finally:
-            pool.release(connection)
-
-    def _address(self) -> str:
-        return self._url.rsplit("@", 1)[-1].removeprefix("redis://").removeprefix("rediss://")
+        """Close the connections that are not in use."""
+        self._connections.close()
 
 
 class AsyncFeatureClient:

@@ -30,6 +30,10 @@ NO_ARRIVAL = 0
 """Arrival before any record."""
 
 
+class PartitionCountError(RuntimeError):
+    """The store knows another number of partitions than the reader was told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """Progress of one partition of one topic.
@@ -81,7 +85,16 @@ class Entry:
 
 
 def unpack_all(blob: bytes | None, topics: int, partitions: int) -> NDArray[Any]:
-    """All entries, shape ``(topics, partitions)`` of :data:`PROGRESS_DTYPE`; absent ones zero."""
+    """All entries, shape ``(topics, partitions)`` of :data:`PROGRESS_DTYPE`; absent ones zero.
+
+    Raises:
+        PartitionCountError: the store was written with another number of partitions.
+    """
     size = topics * partitions * ENTRY_BYTES
-    padded = (blob or b"").ljust(size, b"\0")
-    return np.frombuffer(padded, PROGRESS_DTYPE, topics * partitions).reshape(topics, partitions)
+    blob = blob or bytes(size)
+    if len(blob) != size:
+        raise PartitionCountError(
+            f"redis: progress of {len(blob) // (ENTRY_BYTES * max(1, topics))} partitions a topic, "
+            f"and this reader has {partitions}: give it the workers' kafka.partitions"
+        )
+    return np.frombuffer(blob, PROGRESS_DTYPE, topics * partitions).reshape(topics, partitions)

@@ -124,7 +124,9 @@ class Store:
     def replace(self, slot: Slot, expected: Entry | None, new: Entry) -> Entry:
         """Put an entry in the place of the expected one; returns what stands there after."""
         before = b"" if expected is None else expected.pack()
-        _, entry = self._replace(keys=[self.progress_key], args=[slot.at, before, new.pack()])
+        size = len(self.layout.topics) * self.partitions * ENTRY_BYTES
+        arguments: list[Any] = [slot.at, before, new.pack(), size]
+        _, entry = self._replace(keys=[self.progress_key], args=arguments)
         return cast(Entry, Entry.unpack(entry))
 
     def apply(

@@ -184,36 +184,45 @@ class Outbox:
             BrokerUnavailableError: there was no connection, or no such topic, within that time.
             RecordTooLargeError: the value has more than ``max_record_bytes``.
         """
+        record = _Record(topic, value, key, headers, partition, timestamp_ms)
         client = self._client()
-        if len(value) > self._max_record_bytes:
-            client.refuse()
-            raise RecordTooLargeError(
-                f"{topic}: {len(value)} bytes: must be <= {self._max_record_bytes}"
-            )
-        n_bytes = len(value) + len(key or b"") + _RECORD_OVERHEAD_BYTES
+        self._check_size(client, record)
         try:
             producer = client.producer(self._options, self._max_block_ms)
-            client.reserve(n_bytes, self._max_pending_bytes, self._max_block_ms / 1_000)
+            client.reserve(record.n_bytes, self._max_pending_bytes, self._max_block_ms / 1_000)
         except SendError:
             client.refuse()
             raise
-        try:
-            future = producer.send(
-                topic, value, key, list(headers), partition=partition, timestamp_ms=timestamp_ms
-            )
-        except BaseException as error:
-            client.give_back(n_bytes)
-            client.refuse()
-            if isinstance(error, MessageSizeTooLargeError):
-                raise RecordTooLargeError(f"{topic}: {error}") from error
-            if isinstance(error, KafkaError):
-                raise self._unavailable(topic, error) from error
-            raise
-        client.taken()
-        future.add_callback(lambda _: client.settle(n_bytes, None))
-        future.add_errback(lambda error: client.settle(n_bytes, error))
-        return Sending(future)
+        sending = self._hand_over(client, producer, record)
+        client.topics.add(topic)
+        return sending
 
+    def try_send(
+        self,
+        topic: str,
+        value: bytes,
+        *,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> Sending | None:
+        """Take a record only if that needs no waiting; None where ``send`` would have to wait.
+
+        Raises:
+            RecordTooLargeError, BrokerUnavailableError: as ``send``.
+        """
+        record = _Record(topic, value, key, headers, partition, timestamp_ms)
+        client = self._client()
+        self._check_size(client, record)
+        producer = client.connected_to(topic)
+        if producer is None:
+            return None
+        try:
+            client.reserve(record.n_bytes, self._max_pending_bytes, 0.0)
+        except BufferFullError:
+            return None
+        return self._hand_over(client, producer, record)
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until everything taken so far is acknowledged.
 
@@ -235,6 +244,38 @@ class Outbox:
                 client.flush(timeout_s)
             finally:
                 client.close()
+
+    def _check_size(self, client: _Client, record: _Record) -> None:
+        if len(record.value) > self._max_record_bytes:
+            client.refuse()
+            raise RecordTooLargeError(
+                f"{record.topic}: {len(record.value)} bytes: must be <= {self._max_record_bytes}"
+            )
+
+    def _hand_over(self, client: _Client, producer: Any, record: _Record) -> Sending:
+        """Give a record, whose room is reserved, to the producer."""
+        n_bytes = record.n_bytes
+        try:
+            future = producer.send(
+                record.topic,
+                record.value,
+                record.key,
+                list(record.headers),
+                partition=record.partition,
+                timestamp_ms=record.timestamp_ms,
+            )
+        except BaseException as error:
+            client.give_back(n_bytes)
+            client.refuse()
+            if isinstance(error, MessageSizeTooLargeError):
+                raise RecordTooLargeError(f"{record.topic}: {error}") from error
+            if isinstance(error, KafkaError):
+                raise self._unavailable(record.topic, error) from error
+            raise
+        client.taken()
+        future.add_callback(lambda _: client.settle(n_bytes, None))
+        future.add_errback(lambda error: client.settle(n_bytes, error))
+        return Sending(future)
 
     def _client(self) -> _Client:
         pid = os.getpid()
@@ -264,6 +305,19 @@ class Outbox:
                 "is the broker up? create the topic with `tenuto topics`"
             )
         return BrokerUnavailableError(f"{topic}: {error} ({servers})")
+
+
+class _Record(NamedTuple):
+    topic: str
+    value: bytes
+    key: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    partition: int | None
+    timestamp_ms: int | None
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.value) + len(self.key or b"") + _RECORD_OVERHEAD_BYTES
 
 
 class _Client:
@@ -298,6 +352,14 @@ class _Client:
         finally:
             self._connecting.release()
         return self._producer
+
+    def connected_to(self, topic: str) -> Any | None:
+        """The producer, where it would not stop to connect or to ask about the topic."""
+        producer = self._producer
+        if producer is None or topic not in self.topics:
+            return None
+        # Of a topic that was deleted, metadata forgets; then the producer's send() waits.
+        return producer if producer._metadata.partitions_for_topic(topic) is not None else None
 
     def reserve(self, n_bytes: int, max_bytes: int, timeout_s: float) -> None:
         with self._room:

@@ -69,7 +69,7 @@ class Counts:
         rows: shown items, and so sample rows to be.
         waited_s: wall time from publishing to readable, in all; ``freshness_ms``, each boundary's.
         read_s: wall time of reading, ranking and capturing.
-        event_time_ms: the last boundary.
+        event_time_ms: the last boundary; ``newest_ms``, the newest event published.
     """
 
     events: dict[str, int] = field(default_factory=dict)
@@ -81,6 +81,7 @@ class Counts:
     read_s: float = 0.0
     freshness_ms: list[float] = field(default_factory=list)
     event_time_ms: int = 0
+    newest_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,7 @@ class Driver:
             topic, partition = self._topics.events[event.event], self._partition(request_id)
             self._send(topic, partition, value, ts_ms, request_id)
             counts[event.event] = counts.get(event.event, 0) + 1
+            self.counts.newest_ms = max(self.counts.newest_ms, ts_ms)
 
     def _partition(self, request_id: str) -> int:
         return int(partition_of([request_id], self._topics.partitions)[0])

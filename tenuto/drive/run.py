@@ -17,6 +17,7 @@ import redis
 
 from tenuto import local
 from tenuto.drive.driver import Counts, Driver, Slate, Topics, as_logged
+from tenuto.drive.scrape import Scrape
 from tenuto.drive.source import Request, Source
 from tenuto.drive.workers import Workers
 from tenuto.features.client import FeatureClient
@@ -24,6 +25,7 @@ from tenuto.features.durations import duration_ms
 from tenuto.features.matrix import Matrix
 from tenuto.features.reader import Reader
 from tenuto.features.store import Store
+from tenuto.local.processes import free_port
 from tenuto.platform import Platform
 from tenuto.settings import Settings, environment
 from tenuto.streams.dead_letters import count_by_reason, read
@@ -63,6 +65,7 @@ class Run:
         self.options = options
         self.platform = options.platform
         self.settings = options.settings
+        self.scrapes: dict[str, Scrape] = {}
         self._exit = ExitStack()
 
     def __enter__(self) -> Run:
@@ -87,9 +90,9 @@ class Run:
             admin.create(self.topic_plan, replication_factor=settings.kafka.replication_factor)
         env = environment(settings)
         self.workers = self._exit.enter_context(Workers(env, options.work_dir / "logs"))
-        self.workers.start("features", ["worker", "features"])
+        self._start_worker("features", "features")
         for stream in self.platform.samples:
-            self.workers.start(f"join-{stream.name}", ["worker", "join", "--stream", stream.name])
+            self._start_worker(f"join-{stream.name}", "join", "--stream", stream.name)
             out = options.out_dir if stream.name == "default" else options.out_dir / stream.name
             sink = ["sink", "parquet", "--stream", stream.name, "--dir", str(out), "--until-end"]
             self.workers.start(f"sink-{stream.name}", sink)
@@ -108,6 +111,11 @@ class Run:
         )
         self._exit.callback(self.outbox.close)
         self.outbox.connect([topic.name for topic in self.topic_plan])
+
+    def _start_worker(self, name: str, *arguments: str) -> None:
+        port = free_port()
+        self.workers.start(name, ["worker", "--metrics-port", str(port), *arguments])
+        self.scrapes[name] = Scrape(f"http://127.0.0.1:{port}/metrics")
 
     def _started(self, kind: local.Kind) -> Settings:
         stack_settings = self.settings.stack
@@ -156,6 +164,10 @@ class Run:
             policy=policy,
             check=self.workers.check,
         )
+
+    def total(self, metric: str) -> int:
+        """A counter's sum over the run's workers, as last scraped; a restart begins anew."""
+        return int(sum(scrape.total(metric) for scrape in self.scrapes.values()))
 
     def dead_letters(self) -> dict[str, int]:
         """How many distinct records were refused, by reason."""

@@ -47,6 +47,13 @@ class Simulation:
     budget_s: float | None = None
     on_boundary: Callable[[Counts], None] = lambda counts: None
     counts: Counts = field(default_factory=Counts)
+    _began_s: float | None = None
+
+    def is_halfway(self) -> bool:
+        """Whether half of the budget is used; the pre-roll does not count."""
+        if self._began_s is None or self.budget_s is None:
+            return False
+        return time.monotonic() - self._began_s > self.budget_s / 2
 
     def drive(self) -> Counts:
         """Pre-roll, then the run, then the end marks."""
@@ -61,6 +68,7 @@ class Simulation:
 
     def _until_budget(self, driver: Driver, start_ms: int, *, pace: bool) -> int:
         started = time.monotonic()
+        self._began_s = started if pace else None
         last_ms = start_ms
         for boundary_ms, latest_ms in driver.boundaries():
             last_ms = latest_ms

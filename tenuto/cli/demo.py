@@ -1,0 +1,116 @@
+"""``tenuto demo``: everything at once, for about two minutes, with a crash in the middle."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from tenuto.cli.context import Context
+from tenuto.cli.live import LiveTable
+from tenuto.cli.runs import run_options, stack_options
+
+OUT = Path(".tenuto/demo")
+NAMESPACE = "demo"
+
+
+@click.command()
+@click.option("--minutes", type=float, default=2.0, show_default=True, help="about how long")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="figures go there")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--keep/--no-keep", default=None, help="leave the servers up; on a terminal it does")
+@stack_options
+@click.pass_obj
+def command(
+    context: Context,
+    /,
+    minutes: float,
+    json_file: Path | None,
+    seed: int,
+    keep: bool | None,
+    **stack: Any,
+) -> None:
+    """Run the main job on real components: events, features, snapshots, labels, samples.
+
+    A simulated day fills the windows, then hours pass in minutes; in the middle the feature
+    worker is killed with -9 and starts again.
+    """
+    from dataclasses import replace
+
+    from tenuto.drive.demo import DEMO_SPEED, DEMO_WORLD, Demo, simulate
+    from tenuto.drive.run import Run
+    from tenuto.drive.simulator import Simulator
+
+    shutil.rmtree(OUT, ignore_errors=True)
+    world = Simulator(replace(DEMO_WORLD, seed=seed))
+    keep = sys.stdout.isatty() and sys.stdin.isatty() if keep is None else keep
+    started = time.monotonic()
+    stack["logs"] = stack["logs"] or OUT
+
+    def summarise(run: Run, demo: Demo) -> None:
+        table.close()
+        if json_file is not None:
+            text = orjson.dumps(demo.figures, option=orjson.OPT_INDENT_2)
+            json_file.write_bytes(text + b"\n")
+        click.echo(_summary(run, demo, OUT / "samples", keep=bool(keep)))
+        while keep:
+            time.sleep(1.0)
+
+    table = LiveTable(DEMO_SPEED)
+    with run_options(context, OUT / "samples", NAMESPACE, "10s", **stack) as options:
+        try:
+            with table:
+                simulate(
+                    options,
+                    world,
+                    speed=DEMO_SPEED,
+                    budget_s=max(10.0, minutes * 60.0 - _OVERHEAD_S),
+                    crash=True,
+                    on_boundary=table.show,
+                    before_stop=summarise,
+                )
+        except KeyboardInterrupt:
+            click.echo(f"stopped after {time.monotonic() - started:.0f} s")
+
+
+# Starting, the pre-roll, the crash and the sink's end take this much of the time.
+_OVERHEAD_S = 45.0
+
+
+def _summary(run: Any, demo: Any, out: Path, *, keep: bool) -> str:
+    f = demo.figures
+    servers = f"--bootstrap {run.settings.kafka.bootstrap} --redis {run.settings.redis.url}"
+    inspect = f"tenuto {servers} --namespace {NAMESPACE} inspect request {demo.request_id}"
+    pause = f["crash_pause_ms"]
+    lines = [
+        "",
+        f"{f['events']:,} events -> {f['snapshots']:,} snapshots -> {f['samples']:,} sample rows "
+        f"in {out}",
+        f"published to readable: p50 {f['freshness_p50_ms']} ms, p99 {f['freshness_p99_ms']} ms; "
+        f"dead letters {f['dead_letters']}",
+    ]
+    if pause is not None:
+        lines.append(
+            f"the feature worker was killed with -9: a pause of {pause / 1000.0:.1f} s; counted "
+            f"against the log: rows lost {f['rows_lost']}, doubled {f['rows_doubled']}; events in "
+            f"Redis lost {f['events_lost']}, doubled {f['events_doubled']}"
+        )
+    partitions = run.settings.kafka.partitions
+    polars = (
+        f"import polars as pl; print(pl.read_parquet('{out}/day=*/**/*.parquet')"
+        ".group_by('policy').agg(pl.len(), pl.col('clicked').mean()))"
+    )
+    lines += [
+        "",
+        "to paste:",
+        f'  python -c "{polars}"',
+        f"  TENUTO_KAFKA__PARTITIONS={partitions} {inspect}",
+        "  tenuto replay YOUR_LOG.parquet --dry-run",
+    ]
+    lines.append("servers stay up; ^C ends them" if keep else "(inspect needs the servers: --keep)")
+    return "\n".join(lines)

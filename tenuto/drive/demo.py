@@ -1,0 +1,138 @@
+"""The demo: a simulated day and hours after it, with a worker killed in the middle, and a summary.
+
+What a crash costs is counted, not claimed: rows against what was captured, and the events in
+Redis against what was published.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tenuto.drive.driver import Counts
+from tenuto.drive.run import Run, RunOptions, figures
+from tenuto.drive.simulation import Simulation
+from tenuto.drive.simulator import Simulator
+from tenuto.drive.world import SimulatorSettings
+from tenuto.features.aggregate import entity_key
+from tenuto.features.durations import duration_ms
+from tenuto.features.entities import TRAFFIC
+from tenuto.features.sums import ViewSums
+from tenuto.snapshot.dataset import Samples
+
+DEMO_SPEED = 240.0
+DEMO_WORLD = SimulatorSettings(
+    users=500, items=1_000, duration_ms=duration_ms("7d"), requests_per_s=0.4,
+    preroll_requests_per_s=0.02,
+)  # fmt: skip
+
+
+@dataclass
+class Crash:
+    """What killing the feature worker cost.
+
+    Attributes:
+        at_boundary: boundary after which it was killed.
+        pause_ms: wall time until Redis was up to date again.
+    """
+
+    at_boundary: int
+    pause_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A finished demo: figures for the JSON file, and what the summary tells."""
+
+    figures: dict[str, Any]
+    request_id: str
+    crash: Crash | None
+
+
+def simulate(
+    options: RunOptions,
+    world: Simulator,
+    *,
+    speed: float = 0.0,
+    budget_s: float | None = None,
+    crash: bool = False,
+    on_boundary: Callable[[Run, Counts], None] = lambda run, counts: None,
+    before_stop: Callable[[Run, Demo], None] = lambda run, demo: None,
+) -> Demo:
+    """Run a world, and count what came of it.
+
+    Args:
+        options: of the run.
+        world: the simulator.
+        speed: event time per wall time; 0 is as fast as it goes.
+        budget_s: wall seconds of the run after its pre-roll.
+        crash: kill the feature worker with -9 in its middle.
+        on_boundary: called after each boundary.
+        before_stop: called while the servers still run.
+    """
+    started = time.monotonic()
+    killed: Crash | None = None
+    with Run(options) as run:
+
+        def after(counts: Counts) -> None:
+            nonlocal killed
+            on_boundary(run, counts)
+            if killed is not None and killed.pause_ms is None:
+                killed.pause_ms = round(counts.freshness_ms[-1], 1)
+            if crash and killed is None and simulation.is_halfway():
+                run.workers.kill("features")
+                killed = Crash(counts.boundaries)
+
+        simulation = Simulation(run, world, speed, budget_s, after)
+        counts = simulation.drive()
+        counted = _events_in_redis(run, counts)
+        run.wait_for_samples()
+        letters = run.dead_letters()
+        rows, distinct, request_id = _rows(options.out_dir)
+        summary = {
+            **figures(counts, started),
+            "samples": rows,
+            "rows_lost": counts.rows - distinct,
+            "rows_doubled": rows - distinct,
+            "events_lost": max(0, -counted),
+            "events_doubled": max(0, counted),
+            "dead_letters": sum(letters.values()),
+            "dead_letters_by_reason": letters,
+            "crash_pause_ms": killed.pause_ms if killed else None,
+            "restarts": run.workers.all_restarts(),
+        }
+        demo = Demo(summary, request_id, killed)
+        before_stop(run, demo)
+    return demo
+
+
+def _events_in_redis(run: Run, counts: Counts) -> int:
+    """Events in Redis minus events published, of the stream that traffic counts over the longest
+    window: 0 when each counted once."""
+    for view in run.store.layout.views:
+        ring = view.rings[view.longest]
+        measures = [c.measure for c in ring.cells if c.measure.field is c.measure.where is None]
+        if view.entity != TRAFFIC or not measures:
+            continue
+        value: Any = run.redis.get(run.store.prefix + entity_key(view, ()))
+        counted = ViewSums(view, [value], counts.newest_ms).total(measures[0], ring.window)
+        return int(counted[0]) - counts.events.get(measures[0].event.name, 0)
+    return 0
+
+
+def _rows(out_dir: Path) -> tuple[int, int, str]:
+    """Sample rows, distinct ones, and the id of a request whose slate was clicked."""
+    columns = ["snapshot_partition", "snapshot_offset", "item_index", "request_id", "clicked"]
+    table = Samples(out_dir).table(columns)
+    if not table.num_rows:
+        return 0, 0, ""
+    keys = np.stack([table.column(name).to_numpy() for name in columns[:3]])
+    distinct = int(np.unique(keys, axis=1).shape[1])
+    clicked = np.flatnonzero(table.column("clicked").to_numpy())
+    row = int(clicked[-1]) if len(clicked) else table.num_rows - 1
+    return table.num_rows, distinct, str(table.column("request_id")[row].as_py())
