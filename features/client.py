@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from tenuto.features.deadline import Connections, DeadlineExceededError, StoreUnavailableError
 from tenuto.features.matrix import Matrix
@@ -67,12 +69,13 @@ class FeatureClient:
 
 
 class AsyncFeatureClient:
-    """Reads matrices from an asyncio server; as :class:`FeatureClient`, awaited."""
+    """Reads matrices from an asyncio server; as :class:`FeatureClient`, awaited, on one loop."""
 
     def __init__(self, url: str, reader: Reader, **options: Any) -> None:
         self.reader = reader
-        self._url = url
-        self._client = redis.asyncio.Redis.from_url(url, **options)
+        # A retry is the caller's decision.
+        once = {"retry": Retry(NoBackoff(), 0)}
+        self._client = redis.asyncio.Redis.from_url(url, **{**options, **once})
 
     async def read(
         self,
@@ -90,7 +93,8 @@ class AsyncFeatureClient:
             async with asyncio.timeout(timeout_ms / 1000.0):
                 values = cast("list[bytes | None]", await self._client.mget(plan.keys))
         except TimeoutError as error:
-            raise DeadlineExceededError(f"features: no answer within {timeout_ms:g} ms") from error
+            message = f"redis: no whole answer within {timeout_ms:g} ms"
+            raise DeadlineExceededError(message) from error
         except redis.RedisError as error:
             raise StoreUnavailableError(f"redis: {error}") from error
         as_of = request.ts_ms if as_of_ms is None else as_of_ms

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import hiredis
 import redis
@@ -39,7 +40,8 @@ class Connections:
         # RESP2 has no push messages: what comes is the answer. A retry is the caller's decision.
         fixed = {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
         self._pool = redis.ConnectionPool.from_url(url, **{**options, **fixed})
-        self.address = url.rsplit("@", 1)[-1].partition("://")[2] or url.rsplit("@", 1)[-1]
+        parts = urlsplit(url)
+        self._address = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
         # A forked child must not share its parent's sockets, nor close them.
         self._idle: dict[int, list[_Line]] = {}
 
@@ -52,36 +54,33 @@ class Connections:
         """
         deadline_s = time.monotonic() + timeout_ms / 1000.0
         idle = self._idle.setdefault(os.getpid(), [])
-        line = None
         try:
-            line = idle.pop() if idle else _Line(self._pool)
+            line = idle.pop()
+        except IndexError:
+            line = _Line(self._pool)
+        try:
             answer = line.ask(deadline_s, "MGET", *keys)
         except (TimeoutError, redis.TimeoutError) as error:
             # The answer that is still to come must not meet the next request.
-            _close(line)
+            line.close()
             raise DeadlineExceededError(
-                f"redis at {self.address}: no whole answer within {timeout_ms:g} ms"
+                f"redis at {self._address}: no whole answer within {timeout_ms:g} ms"
             ) from error
         except (OSError, redis.RedisError, hiredis.HiredisError) as error:
-            _close(line)
-            raise StoreUnavailableError(f"redis at {self.address}: {error}") from error
+            line.close()
+            raise StoreUnavailableError(f"redis at {self._address}: {error}") from error
         except BaseException:
-            _close(line)
+            line.close()
             raise
         idle.append(line)
         if isinstance(answer, hiredis.ReplyError):
-            raise StoreUnavailableError(f"redis at {self.address}: {answer}")
+            raise StoreUnavailableError(f"redis at {self._address}: {answer}")
         return cast("list[bytes | None]", answer)
 
     def close(self) -> None:
         """Close this process's idle connections; a later read connects again."""
         for line in self._idle.pop(os.getpid(), []):
             line.close()
-
-
-def _close(line: _Line | None) -> None:
-    if line is not None:
-        line.close()
 
 
 class _Line:
@@ -110,7 +109,7 @@ class _Line:
             n_bytes = socket.recv_into(buffer)
             if not n_bytes:
                 raise redis.ConnectionError("closed by the server")
-            reader.feed(buffer, 0, n_bytes)
+            reader.feed(buffer, 0, n_bytes)  # type: ignore[arg-type] - any buffer is taken
         return answer
 
     def close(self) -> None:

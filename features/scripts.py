@@ -15,97 +15,130 @@ _MAX_ARGUMENTS = 1_000
 
 APPLY = """
 -- KEYS: progress, then one key per entity.
--- ARGV: entry offset, incarnation, start, end, chunks, chunk, arrival at end, then one packed
---       delta per entity.
+-- ARGV: entry offset, incarnation, start, end, chunks, chunk, arrival at end, then all entities'
+--       packed deltas, one after the other.
 -- Returns {1, entry} when applied, {0, entry} when progress stands elsewhere.
-local LAYOUT = @LAYOUT@
-local ENTRY = @ENTRY@
+local call, take, sub, rep, text = redis.call, struct.unpack, string.sub, string.rep, string.format
 local at = tonumber(ARGV[1])
-local entry = redis.call('GETRANGE', KEYS[1], at, at + ENTRY - 1)
-if #entry < ENTRY or string.sub(entry, 1, 16) ~= ARGV[2] then return {0, entry} end
+local entry = call('GETRANGE', KEYS[1], at, at + @ENTRY@ - 1)
+if #entry < @ENTRY@ or sub(entry, 1, 16) ~= ARGV[2] then return {0, entry} end
 local start, stop = tonumber(ARGV[3]), tonumber(ARGV[4])
 local chunks, chunk = tonumber(ARGV[5]), tonumber(ARGV[6])
-local nxt, arrival, rebuild, batch_end, had_chunks, done =
-  struct.unpack('<i8i8i8i8I4I4', entry, 33)
+local nxt, arrival, rebuild, batch_end, had_chunks, done = take('<i8i8i8i8I4I4', entry, 33)
 if nxt ~= start or done ~= chunk then return {0, entry} end
 if batch_end ~= 0 and (batch_end ~= stop or had_chunks ~= chunks) then return {0, entry} end
 if batch_end == 0 and chunk ~= 0 then return {0, entry} end
 
--- A key of a wrong type or a foreign length fails here, before anything is written.
-local heads = {}
+local LAYOUT = @LAYOUT@
+local packed, pos = ARGV[8], 1
+-- Redis turns a number into an argument slowly: few different ones are turned here, once.
+local digits = setmetatable({}, {__index = function(known, number)
+  local string = text('%d', number)
+  known[number] = string
+  return string
+end})
+local zeros = setmetatable({}, {__index = function(known, length)
+  local string = rep('\\0', length)
+  known[length] = string
+  return string
+end})
+
+-- A key of a wrong type or with a foreign value fails here, before anything is written.
+local views, heads, starts = {}, {}, {}
 for i = 2, #KEYS do
-  local view = LAYOUT[string.byte(ARGV[i + 6], 1) + 1]
-  local size = redis.call('STRLEN', KEYS[i])
-  if size ~= 0 and size ~= view.size then
-    return redis.error_reply('TENUTO ' .. KEYS[i] .. ' has ' .. size .. ' bytes, not ' .. view.size)
+  local view = LAYOUT[string.byte(packed, pos) + 1]
+  views[i], starts[i] = view, pos + 1
+  pos = pos + 1
+  for w = 1, #view do
+    pos = pos + 2 + take('>I2', packed, pos) * view[w].record
   end
-  if size ~= 0 then heads[i] = redis.call('GETRANGE', KEYS[i], 0, view.header - 1) end
+  local old = call('GETRANGE', KEYS[i], '0', view.last_of_header)
+  if #old ~= 0 then
+    if #old ~= view.header then return redis.error_reply('TENUTO ' .. KEYS[i] .. ' is too short') end
+    heads[i] = old
+  end
 end
 
+local ops, n = {'OVERFLOW', 'SAT'}, 2
 for i = 2, #KEYS do
-  local key, packed = KEYS[i], ARGV[i + 6]
-  local view = LAYOUT[string.byte(packed, 1) + 1]
-  local old = heads[i]
-  if not old then redis.call('SETRANGE', key, view.size - 1, '\\0') end
-  local new, ops, n, pos = {}, {'OVERFLOW', 'SAT'}, 2, 2
-  local moved = false
-  for w = 1, #view.rings do
-    local ring = view.rings[w]
-    local head = old and struct.unpack('>I4', old, 4 * w - 3) or 0
-    local tiles = struct.unpack('>I2', packed, pos)
+  local key, view, old = KEYS[i], views[i], heads[i]
+  local new, moved = {}, false
+  local whole = not old and {''}
+  pos = starts[i]
+  for w = 1, #view do
+    local ring = view[w]
+    local tiles, head = take('>I2', packed, pos), 0
     pos = pos + 2
-    local length, slot = ring.length, ring.slot
+    if old then head = take('>I4', old, 4 * w - 3) end
+    local length, slot, record = ring.length, ring.slot, ring.record
+    -- Tiles ascend: the last is the newest. Where it is ahead of the head, the slots jumped over
+    -- become zero and its own row is put down, before anything is added: what falls out with
+    -- that is dropped by the same rule as a late delta.
+    local added = tiles
     if tiles > 0 then
-      -- Tiles ascend: the last is the newest. Slots jumped over are zeroed before anything is
-      -- added, so that what falls out with it is dropped by the same rule as a late delta.
-      local newest = struct.unpack('>I4', packed, pos + (tiles - 1) * ring.record) + 1
-      if newest > head then
-        if head > 0 then
-          if newest - head >= length then
-            redis.call('SETRANGE', key, ring.base, string.rep('\\0', length * slot))
-          else
-            local from, to = head % length, newest % length
-            if from < to then
-              redis.call('SETRANGE', key, ring.base + from * slot,
-                         string.rep('\\0', (to - from) * slot))
-            else
-              redis.call('SETRANGE', key, ring.base + from * slot,
-                         string.rep('\\0', (length - from) * slot))
-              if to > 0 then
-                redis.call('SETRANGE', key, ring.base, string.rep('\\0', to * slot))
-              end
-            end
+      local last = pos + (tiles - 1) * record
+      local newest = take('>I4', packed, last)
+      if newest >= head then
+        added, moved = tiles - 1, true
+        local row, to = sub(packed, last + 4, last + record - 1), newest % length
+        local from = head % length
+        if newest + 1 - head >= length then
+          row = zeros[to * slot] .. row .. zeros[(length - 1 - to) * slot]
+          from = 0
+        elseif from <= to then
+          if from < to then row = zeros[(to - from) * slot] .. row end
+        else
+          call('SETRANGE', key, digits[ring.base + from * slot], zeros[(length - from) * slot])
+          if to > 0 then row = zeros[to * slot] .. row end
+          from = 0
+        end
+        if whole then
+          whole[w + 1] = row
+        else
+          call('SETRANGE', key, digits[ring.base + from * slot], row)
+        end
+        head = newest + 1
+      end
+    end
+    if whole and not whole[w + 1] then whole[w + 1] = zeros[length * slot] end
+    new[w] = head
+    ring.at, ring.added, ring.head = pos, added, head
+    pos = pos + tiles * record
+  end
+  if whole then
+    whole[1] = struct.pack(view.heads, unpack(new))
+    call('SET', key, table.concat(whole))
+  elseif moved then
+    call('SETRANGE', key, '0', struct.pack(view.heads, unpack(new)))
+  end
+  for w = 1, #view do
+    local ring = view[w]
+    local types, bits = ring.types, ring.bits
+    local from = ring.at
+    for _ = 1, ring.added do
+      local row = {take(ring.format, packed, from)}
+      from = from + ring.record
+      local tile = row[1]
+      if tile >= ring.head - ring.length then
+        local bit = 8 * (ring.base + (tile % ring.length) * ring.slot)
+        for c = 1, #types do
+          local value = row[c + 1]
+          if value ~= 0 then
+            ops[n + 1], ops[n + 2] = 'INCRBY', types[c]
+            ops[n + 3], ops[n + 4] = digits[bit + bits[c]], digits[value]
+            n = n + 4
           end
         end
-        head, moved = newest, true
-      end
-      for _ = 1, tiles do
-        local row = {struct.unpack(ring.format, packed, pos)}
-        pos = pos + ring.record
-        local tile = row[1]
-        if tile + 1 > head - length then
-          local bit = 8 * (ring.base + (tile % length) * slot)
-          for c = 1, #ring.types do
-            if row[c + 1] ~= 0 then
-              ops[n + 1], ops[n + 2] = 'INCRBY', ring.types[c]
-              ops[n + 3], ops[n + 4] = bit + ring.bits[c], row[c + 1]
-              n = n + 4
-            end
-          end
-          if n > @MAX@ then
-            redis.call('BITFIELD', key, unpack(ops))
-            ops, n = {'OVERFLOW', 'SAT'}, 2
-          end
+        if n > @MAX@ then
+          call('BITFIELD', key, unpack(ops, 1, n))
+          n = 2
         end
       end
     end
-    new[w] = head
   end
-  if n > 2 then redis.call('BITFIELD', key, unpack(ops)) end
-  if moved then
-    local packed_heads = {}
-    for w = 1, #new do packed_heads[w] = struct.pack('>I4', new[w]) end
-    redis.call('SETRANGE', key, 0, table.concat(packed_heads))
+  if n > 2 then
+    call('BITFIELD', key, unpack(ops, 1, n))
+    n = 2
   end
 end
 
@@ -115,8 +148,8 @@ if chunk + 1 == chunks then
 else
   tail = struct.pack('<i8i8i8i8I4I4', nxt, arrival, rebuild, stop, chunks, chunk + 1)
 end
-redis.call('SETRANGE', KEYS[1], at + 32, tail)
-return {1, string.sub(entry, 1, 32) .. tail}
+call('SETRANGE', KEYS[1], at + 32, tail)
+return {1, sub(entry, 1, 32) .. tail}
 """
 
 REPLACE = """
@@ -146,7 +179,7 @@ for i = 1, #KEYS do
   if view and redis.call('STRLEN', KEYS[i]) == view.size then
     local heads = redis.call('GETRANGE', KEYS[i], 0, view.header - 1)
     local seen = false
-    for w = 1, #view.rings do
+    for w = 1, #view do
       local head = struct.unpack('>I4', heads, 4 * w - 3)
       local oldest = struct.unpack('>I4', ARGV[index + 1], 4 * w - 3)
       if head >= oldest then seen = true end
@@ -179,7 +212,11 @@ def _fill(script: str, layout: Layout) -> str:
 
 def _view(view: View) -> str:
     rings = ",".join(_ring(ring) for ring in view.rings)
-    return f"{{size={view.size},header={view.header_bytes},rings={{{rings}}}}}"
+    header = view.header_bytes
+    return (
+        f"{{size={view.size},header={header},last_of_header='{header - 1}',"
+        f"heads='>{'I4' * len(view.rings)}',{rings}}}"
+    )
 
 
 def _ring(ring: Ring) -> str:

@@ -156,7 +156,7 @@ class Store:
             part = parts.get(chunk, [])
             keys = [self.progress_key, *(self.prefix + delta.key for delta in part)]
             head: list[Any] = [slot.at, entry.incarnation, entry.next, end, chunks, chunk, arrival]
-            applied, raw = self._apply(keys=keys, args=[*head, *(d.packed for d in part)])
+            applied, raw = self._apply(keys=keys, args=[*head, b''.join([d.packed for d in part])])
             seen = Entry.unpack(raw)
             if not applied or seen is None:
                 raise Elsewhere(seen)

@@ -44,6 +44,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
     workers = settings.workers
     return {
         "max_poll_records": workers.max_poll_records,
+        "consumer_group_instance_id": workers.instance or None,
         "session_timeout_s": workers.session_timeout_s,
         "rebalance_timeout_s": workers.rebalance_timeout_s,
     }

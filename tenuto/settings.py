@@ -75,7 +75,13 @@ class LimitSettings(_Section, frozen=True, kw_only=True):
 
 
 class WorkerSettings(_Section, frozen=True, kw_only=True):
-    """``[workers]``: of the long-lived processes."""
+    """``[workers]``: of the long-lived processes.
+
+    ``instance`` is a name that a worker keeps over restarts and shares with no other, such as its
+    pod's: one that is killed and started again then takes its partitions back at once.
+    """
+
+    instance: str = ""
 
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 0

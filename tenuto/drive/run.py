@@ -189,6 +189,8 @@ def run_settings(settings: Settings, *, namespace: str, partitions: int) -> Sett
         settings.workers,
         live=False,
         metrics_port=0,
+        # One worker of each kind: its name is enough.
+        instance="run",
         session_timeout_s=6.0,
         rebalance_timeout_s=4.0,
     )

@@ -57,7 +57,7 @@ class Scan:
     Attributes:
         begin, end: the log's own offsets; ``end`` is after its last record.
         start, stop: what was looked through, ``[start, stop)``.
-        arrival_ms: maximum timestamp in it; -1 without any record.
+        arrival_ms, oldest_ms: largest and smallest timestamp in it; -1 without any record.
         cut: whether the bound ended it.
     """
 
@@ -68,12 +68,18 @@ class Scan:
     start: int
     stop: int
     arrival_ms: int = -1
+    oldest_ms: int = -1
     cut: bool = False
     kept: list[Kept] = field(default_factory=list)
 
     @property
     def place(self) -> str:
         return f"{self.topic}[{self.partition}]"
+
+    def saw(self, timestamp_ms: int) -> None:
+        """Account for a record's timestamp."""
+        self.arrival_ms = max(self.arrival_ms, timestamp_ms)
+        self.oldest_ms = timestamp_ms if self.oldest_ms < 0 else min(self.oldest_ms, timestamp_ms)
 
 
 class PartitionLog:
@@ -130,7 +136,7 @@ class PartitionLog:
             start = max(scan.begin, scan.start - _BLOCK)
             block: list[Kept] = []
             for record in self._records(topic, partition, start, scan.start):
-                scan.arrival_ms = max(scan.arrival_ms, record.timestamp)
+                scan.saw(record.timestamp)
                 if wanted(record):
                     block.append(Kept(record, record.timestamp))
             scan.kept[:0] = block
@@ -163,7 +169,7 @@ class PartitionLog:
                 scan.cut = True
                 return scan
             scan.stop = record.offset + 1
-            scan.arrival_ms = max(scan.arrival_ms, record.timestamp)
+            scan.saw(record.timestamp)
             if wanted(record):
                 scan.kept.append(Kept(record, scan.arrival_ms))
             if enough(scan):

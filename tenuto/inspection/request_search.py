@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tenuto.features.events import Event
 from tenuto.inspection.entities import InspectionError
@@ -90,9 +91,7 @@ def find_request(
         raise InspectionError(f"request {request_id!r}: {_looked_through(scan)}")
     notes = [_looked_through(scan)] if not snapshots else []
     events, stands_ms = _events(request_id, log, where, snapshots, notes)
-    events = [
-        replace(e, dead_letter=(e.topic, e.partition, e.offset) in refused) for e in events
-    ]
+    events = [replace(e, dead_letter=(e.topic, e.partition, e.offset) in refused) for e in events]
     shown = {(e.topic, e.partition, e.offset) for e in events}
     shown |= {(s.topic, s.partition, s.offset) for s in snapshots}
     return RequestReport(
@@ -116,15 +115,11 @@ def _snapshot_scan(request_id: str, log: PartitionLog, where: Searched, partitio
         # Looked through up to where no snapshot of the same request time can be.
         verdicts = (snapshot_verdict(request_id, where.snapshot_limits, k) for k in scan.kept)
         times = [v.snapshot.request_ts for v in verdicts if v is not None and v.snapshot]
-        return bool(times) and oldest[-1] < min(times) - future_ms - _MARGIN_MS
+        return bool(times) and scan.oldest_ms < min(times) - future_ms - _MARGIN_MS
 
-    oldest = [2**63]
-
-    def wanted(record: object) -> bool:
-        oldest[-1] = min(oldest[-1], getattr(record, "timestamp", 0))
-        return mentions(request_id, record)
-
-    return log.backwards(where.names.snapshots, partition, wanted, enough)
+    return log.backwards(
+        where.names.snapshots, partition, lambda record: mentions(request_id, record), enough
+    )
 
 
 def _looked_through(scan: Scan) -> str:
@@ -215,8 +210,8 @@ def _joined(
         found.partition,
         # A record has the arrival of the last snapshot in it.
         found.arrival_ms,
-        lambda record: _holds(record, found.offset),
-        lambda scan: bool(scan.kept) and bool(scan.kept[-1].record.value),
+        lambda record: _reaches(record, found.offset),
+        lambda scan: bool(scan.kept) and _settles(scan.kept[-1].record, found.offset),
     )
     if scan.cut:
         notes.append(
@@ -239,9 +234,15 @@ def _interval(record: object) -> Interval | None:
         return None
 
 
-def _holds(record: object, offset: int) -> bool:
+def _reaches(record: object, offset: int) -> bool:
     interval = _interval(record)
-    return interval is not None and interval.start <= offset < interval.end
+    return interval is not None and offset < interval.end
+
+
+def _settles(record: Any, offset: int) -> bool:
+    """Whether nothing after it need be looked at: it has rows, or begins beyond."""
+    interval = _interval(record)
+    return bool(record.value) or (interval is not None and interval.start > offset)
 
 
 def _rows(kept: Kept, offset: int) -> list[dict[str, object]]:

@@ -101,6 +101,16 @@ ITEM_IDS = st.sampled_from(["a", "b"])
 POSITIONS = st.sampled_from([None, 0, 1, 2])
 SLOTS = st.lists(st.tuples(ITEM_IDS, POSITIONS), max_size=5)
 
+PLAY_FIELDS = st.fixed_dictionaries(
+    {
+        "play_ms": st.integers(-1, 2),
+        "delta_ms": st.integers(-1, 2),
+        "delay": st.integers(0, 9),
+        "price": st.sampled_from([0.0, 0.5]),
+        "converted": st.booleans(),
+    }
+)
+
 
 @st.composite
 def records(draw: st.DrawFn) -> Record:
@@ -113,22 +123,19 @@ def records(draw: st.DrawFn) -> Record:
         "ts": draw(TS),
     }
     if event is plays:
-        record |= {
-            "play_ms": draw(st.integers(-1, 2)),
-            "delta_ms": draw(st.integers(-1, 2)),
-            "delay": draw(st.integers(0, 9)),
-            "price": draw(st.sampled_from([0.0, 0.5])),
-            "converted": draw(st.booleans()),
-        }
+        record |= draw(PLAY_FIELDS)
     return record
 
 
 @st.composite
 def logs(draw: st.DrawFn) -> tuple[list[Record], list[Record]]:
-    """Labels in order of arrival, clients' repetitions among them, and snapshots in log order."""
+    """Labels in order of arrival, repeated ones and near-repetitions among them, and snapshots."""
     labels = draw(st.lists(records(), max_size=40))
     if labels:
         labels += draw(st.lists(st.sampled_from(labels), max_size=5))
+    if reports := [label for label in labels if label["event"] == plays.name]:
+        again = draw(st.lists(st.tuples(st.sampled_from(reports), PLAY_FIELDS), max_size=5))
+        labels += [{**report, **fields} for report, fields in again]
     labels = [{**label, "offset": offset} for offset, label in enumerate(labels)]
     snapshot = st.fixed_dictionaries(
         {"request_id": REQUEST_IDS, "request_ts": REQUEST_TS, "shown": SLOTS}

@@ -1,0 +1,44 @@
+"""Finding the application object that ``module:object`` names, for commands and clients alike."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+from tenuto.features.schema import DeclarationError
+from tenuto.platform import Platform
+from tenuto.settings import SettingsError
+
+
+def load_app(name: str) -> Platform:
+    """The application object ``module:object``.
+
+    Raises:
+        SettingsError: no such module or object, or its declarations do not fit together.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not (module_name and attribute):
+        raise SettingsError(f"app {name}: must be module:object, for example myapp.ranking:app")
+    if os.getcwd() not in sys.path:
+        # An application is found in the directory that the command is run in.
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise SettingsError(f"app {name}: there is no module {module_name}") from error
+    except (DeclarationError, ValueError, TypeError) as error:
+        place = _declared_at(error)
+        if place is None:
+            raise
+        raise SettingsError(f"app {name}: {error} ({place})") from error
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Platform):
+        what = "is no Platform" if hasattr(module, attribute) else "does not exist"
+        there = [key for key, value in vars(module).items() if isinstance(value, Platform)]
+        mend = f": there is {', '.join(there)}" if there else ""
+        raise SettingsError(f"app {name}: {module_name}.{attribute} {what}{mend}")
+    return found
