@@ -42,6 +42,20 @@ def entity_key(view: View, parts: Sequence[str]) -> bytes:
     return b"%d:%s%s" % (view.index, head, encoded[-1] if encoded else b"")
 
 
+def entity_keys(view: View, parts: Sequence[str | Sequence[str]], n: int) -> list[bytes]:
+    """:func:`entity_key` of ``n`` entities whose parts are given once, or one for each.
+
+    A part in the place of a list holds for all of them.
+    """
+    *heads, last = parts
+    if all(isinstance(head, str) for head in heads) and not isinstance(last, str):
+        # What reads do by the hundred: only the last part differs.
+        common = entity_key(view, [*(str(head) for head in heads), ""])
+        return [common + part.encode() for part in last]
+    columns = [[part] * n if isinstance(part, str) else part for part in parts]
+    return [entity_key(view, row) for row in zip(*columns, strict=True)]
+
+
 def chunk_of(key: bytes, chunks: int) -> int:
     """Which chunk of a batch an entity belongs to: part of the stored format (§ progress)."""
     return zlib.crc32(key) % chunks

@@ -109,7 +109,7 @@ class _Line:
             n_bytes = socket.recv_into(buffer)
             if not n_bytes:
                 raise redis.ConnectionError("closed by the server")
-            reader.feed(buffer, 0, n_bytes)  # type: ignore[arg-type] - any buffer is taken
+            reader.feed(buffer, 0, n_bytes)  # type: ignore[arg-type]
         return answer
 
     def close(self) -> None:

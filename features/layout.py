@@ -58,7 +58,8 @@ class Ring:
     Attributes:
         offset: of its first slot, in bytes; ``slot_bytes`` is the distance of the slots.
         n_sums: how many of the cells are sums; they come first.
-        slots: 0 … length - 1.
+        ages: ``ages[h, slot]`` is how many tiles a slot is behind the newest, when that is in slot
+            ``h``; ``(length, length) int64``.
     """
 
     window: Window
@@ -69,7 +70,7 @@ class Ring:
     dtype: np.dtype[Any] = field(init=False)
     slot_bytes: int = field(init=False)
     n_sums: int = field(init=False)
-    slots: NDArray[np.int64] = field(init=False)
+    ages: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         names = tuple(f"c{i}" for i in range(len(self.cells)))
@@ -79,11 +80,18 @@ class Ring:
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "slot_bytes", int(dtype.itemsize))
         object.__setattr__(self, "n_sums", sum(cell.is_sum for cell in self.cells))
-        object.__setattr__(self, "slots", np.arange(self.length, dtype=np.int64))
+        slots = np.arange(self.length, dtype=np.int64)
+        object.__setattr__(self, "ages", (slots[:, None] - slots) % self.length)
 
     @property
     def size(self) -> int:
         return self.length * self.slot_bytes
+
+    def words_of(self, cell: int) -> tuple[int, ...]:
+        """The 32-bit words of a slot that hold a cell: two of a sum, one of a count."""
+        if cell < self.n_sums:
+            return 2 * cell, 2 * cell + 1
+        return (self.n_sums + cell,)
 
     def cell_indices(self, measure: Measure) -> list[int]:
         """The cells that add up to a measure: its own, or those of its position buckets."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenuto.features.aggregate import entity_key
+from tenuto.features.aggregate import entity_key, entity_keys
 from tenuto.features.entities import Counter, Entity
 from tenuto.features.feature import Context, Feature, Floats
 from tenuto.features.layout import View
@@ -95,24 +95,38 @@ class Reader:
         given: dict[str, Any] = {"user_id": request.user_id, "query": request.query, **context}
         given["item_id"] = items
         for view in self.layout.views:
-            places: list[int | None] = []
-            for parts in self._ids(view.entity, given, len(items)):
-                if any(part is None for part in parts):
-                    places.append(None)
-                    continue
-                places.append(len(keys))
-                keys.append(self.prefix + entity_key(view, parts))
-            spans.append((view, places))
+            spans.append((view, self._add(view, given, len(items), keys)))
         return KeyPlan(keys, spans)
 
-    def _ids(self, entity: Entity, given: Mapping[str, Any], n: int) -> list[tuple[str, ...]]:
+    def _add(
+        self, view: View, given: Mapping[str, Any], n: int, keys: list[bytes]
+    ) -> list[int | None]:
+        """Add a view's keys; their places, None for an entity of which an id is not given."""
+        entity, prefix, first = view.entity, self.prefix, len(keys)
         if not entity.per_item:
-            return [tuple(given[field] for field in entity.key)]
-        columns = []
-        for field in entity.key:
-            value = given.get(field)
-            columns.append([value] * n if value is None or isinstance(value, str) else value)
-        return list(zip(*columns, strict=True))
+            keys.append(prefix + entity_key(view, [given[field] for field in entity.key]))
+            return [first]
+        parts = [given.get(field) for field in entity.key]
+        if any(part is None for part in parts):
+            return [None] * n
+        absent: set[int] = set()
+        for part in parts:
+            if not isinstance(part, str) and part is not given["item_id"]:
+                absent.update(at for at, value in enumerate(part) if value is None)
+        if absent:
+            parts = [
+                p if isinstance(p, str) else ["" if v is None else v for v in p] for p in parts
+            ]
+        found = entity_keys(view, parts, n)
+        if not absent:
+            keys += [prefix + key for key in found]
+            return list(range(first, first + n))
+        places: list[int | None] = []
+        for at, key in enumerate(found):
+            places.append(None if at in absent else len(keys))
+            if at not in absent:
+                keys.append(prefix + key)
+        return places
 
     def decode(
         self,

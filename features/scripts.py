@@ -59,87 +59,65 @@ for i = 2, #KEYS do
   end
 end
 
-local ops, n = {'OVERFLOW', 'SAT'}, 2
+local ops = {'OVERFLOW', 'SAT'}
 for i = 2, #KEYS do
-  local key, view, old = KEYS[i], views[i], heads[i]
-  local new, moved = {}, false
-  local whole = not old and {''}
+  local key, view, old, n = KEYS[i], views[i], heads[i], 2
+  -- The last byte makes a new value as long as it must be.
+  if not old then
+    ops[3], ops[4], ops[5], ops[6] = 'SET', 'u8', view.last_byte, '0'
+    n = 6
+  end
   pos = starts[i]
   for w = 1, #view do
     local ring = view[w]
     local tiles, head = take('>I2', packed, pos), 0
     pos = pos + 2
     if old then head = take('>I4', old, 4 * w - 3) end
-    local length, slot, record = ring.length, ring.slot, ring.record
-    -- Tiles ascend: the last is the newest. Where it is ahead of the head, the slots jumped over
-    -- become zero and its own row is put down, before anything is added: what falls out with
-    -- that is dropped by the same rule as a late delta.
-    local added = tiles
+    local length, slot, record, base = ring.length, ring.slot, ring.record, ring.base
     if tiles > 0 then
-      local last = pos + (tiles - 1) * record
-      local newest = take('>I4', packed, last)
-      if newest >= head then
-        added, moved = tiles - 1, true
-        local row, to = sub(packed, last + 4, last + record - 1), newest % length
-        local from = head % length
-        if newest + 1 - head >= length then
-          row = zeros[to * slot] .. row .. zeros[(length - 1 - to) * slot]
-          from = 0
-        elseif from <= to then
-          if from < to then row = zeros[(to - from) * slot] .. row end
-        else
-          call('SETRANGE', key, digits[ring.base + from * slot], zeros[(length - from) * slot])
-          if to > 0 then row = zeros[to * slot] .. row end
-          from = 0
-        end
-        if whole then
-          whole[w + 1] = row
-        else
-          call('SETRANGE', key, digits[ring.base + from * slot], row)
-        end
-        head = newest + 1
-      end
-    end
-    if whole and not whole[w + 1] then whole[w + 1] = zeros[length * slot] end
-    new[w] = head
-    ring.at, ring.added, ring.head = pos, added, head
-    pos = pos + tiles * record
-  end
-  if whole then
-    whole[1] = struct.pack(view.heads, unpack(new))
-    call('SET', key, table.concat(whole))
-  elseif moved then
-    call('SETRANGE', key, '0', struct.pack(view.heads, unpack(new)))
-  end
-  for w = 1, #view do
-    local ring = view[w]
-    local types, bits = ring.types, ring.bits
-    local from = ring.at
-    for _ = 1, ring.added do
-      local row = {take(ring.format, packed, from)}
-      from = from + ring.record
-      local tile = row[1]
-      if tile >= ring.head - ring.length then
-        local bit = 8 * (ring.base + (tile % ring.length) * ring.slot)
-        for c = 1, #types do
-          local value = row[c + 1]
-          if value ~= 0 then
-            ops[n + 1], ops[n + 2] = 'INCRBY', types[c]
-            ops[n + 3], ops[n + 4] = digits[bit + bits[c]], digits[value]
-            n = n + 4
+      -- Tiles ascend: the last is the newest. Slots jumped over are zeroed before anything is
+      -- added, so that what falls out with it is dropped by the same rule as a late delta.
+      local newest = take('>I4', packed, pos + (tiles - 1) * record) + 1
+      if newest > head then
+        if head > 0 then
+          local from, to = head % length, newest % length
+          if newest - head >= length then
+            call('SETRANGE', key, digits[base], zeros[length * slot])
+          elseif from < to then
+            call('SETRANGE', key, digits[base + from * slot], zeros[(to - from) * slot])
+          else
+            call('SETRANGE', key, digits[base + from * slot], zeros[(length - from) * slot])
+            if to > 0 then call('SETRANGE', key, digits[base], zeros[to * slot]) end
           end
         end
-        if n > @MAX@ then
-          call('BITFIELD', key, unpack(ops, 1, n))
-          n = 2
+        head = newest
+        ops[n + 1], ops[n + 2], ops[n + 3], ops[n + 4] = 'SET', 'u32', ring.head, digits[head]
+        n = n + 4
+      end
+      local types, bits, form = ring.types, ring.bits, ring.format
+      for _ = 1, tiles do
+        local row = {take(form, packed, pos)}
+        pos = pos + record
+        local tile = row[1]
+        if tile >= head - length then
+          local bit = 8 * (base + (tile % length) * slot)
+          for c = 1, #types do
+            local value = row[c + 1]
+            if value ~= 0 then
+              ops[n + 1], ops[n + 2] = 'INCRBY', types[c]
+              ops[n + 3], ops[n + 4] = digits[bit + bits[c]], digits[value]
+              n = n + 4
+            end
+          end
+          if n > @MAX@ then
+            call('BITFIELD', key, unpack(ops, 1, n))
+            n = 2
+          end
         end
       end
     end
   end
-  if n > 2 then
-    call('BITFIELD', key, unpack(ops, 1, n))
-    n = 2
-  end
+  if n > 2 then call('BITFIELD', key, unpack(ops, 1, n)) end
 end
 
 local tail
@@ -211,15 +189,15 @@ def _fill(script: str, layout: Layout) -> str:
 
 
 def _view(view: View) -> str:
-    rings = ",".join(_ring(ring) for ring in view.rings)
+    rings = ",".join(_ring(at, ring) for at, ring in enumerate(view.rings))
     header = view.header_bytes
     return (
         f"{{size={view.size},header={header},last_of_header='{header - 1}',"
-        f"heads='>{'I4' * len(view.rings)}',{rings}}}"
+        f"last_byte='{8 * (view.size - 1)}',{rings}}}"
     )
 
 
-def _ring(ring: Ring) -> str:
+def _ring(at: int, ring: Ring) -> str:
     types, bits, bit = [], [], 0
     for cell in ring.cells:
         types.append("'i64'" if cell.is_sum else "'u32'")
@@ -227,7 +205,7 @@ def _ring(ring: Ring) -> str:
         bit += 64 if cell.is_sum else 32
     cell_format = "".join("i8" if cell.is_sum else "I4" for cell in ring.cells)
     return (
-        f"{{base={ring.offset},length={ring.length},slot={ring.slot_bytes},"
+        f"{{head='{8 * HEAD_BYTES * at}',base={ring.offset},length={ring.length},slot={ring.slot_bytes},"
         f"record={HEAD_BYTES + ring.slot_bytes},format='>I4{cell_format}',"
         f"types={{{','.join(types)}}},bits={{{','.join(bits)}}}}}"
     )

@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import redis
+from numpy.typing import NDArray
 
 from tenuto.features.aggregate import Delta, chunk_of
 from tenuto.features.layout import Layout
-from tenuto.features.progress import ENTRY_BYTES, NO_ARRIVAL, Entry
+from tenuto.features.progress import ENTRY_BYTES, NO_ARRIVAL, Entry, unpack_all
 from tenuto.features.scripts import REPLACE, apply_script, sweep_script
 
 ENTITIES_PER_CHUNK = 100
@@ -108,6 +110,12 @@ class Store:
         blob = cast("bytes | None", self.client.get(self.progress_key)) or b""
         return [Entry.unpack(blob[slot.at : slot.at + ENTRY_BYTES]) for slot in slots]
 
+    def next_offsets(self) -> NDArray[np.int64]:
+        """How far every partition is read, topic by topic; -1 where the store does not know it."""
+        blob = cast("bytes | None", self.client.get(self.progress_key))
+        entries = unpack_all(blob, len(self.layout.topics), self.partitions).reshape(-1)
+        return np.where(entries["incarnation"] == b"", -1, entries["next"])
+
     def begin(
         self,
         slot: Slot,
@@ -156,7 +164,7 @@ class Store:
             part = parts.get(chunk, [])
             keys = [self.progress_key, *(self.prefix + delta.key for delta in part)]
             head: list[Any] = [slot.at, entry.incarnation, entry.next, end, chunks, chunk, arrival]
-            applied, raw = self._apply(keys=keys, args=[*head, b''.join([d.packed for d in part])])
+            applied, raw = self._apply(keys=keys, args=[*head, b"".join([d.packed for d in part])])
             seen = Entry.unpack(raw)
             if not applied or seen is None:
                 raise Elsewhere(seen)

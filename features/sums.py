@@ -1,7 +1,7 @@
 """Window sums at a moment, decoded from the store's bytes: integers only.
 
-A read decodes many entities of a view at once: the values are laid out as one buffer and every
-slot's tile follows from its entity's head.
+A read decodes many entities of a view at once: the values are laid out as one buffer, and the age
+of every slot's tile follows from its entity's head.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenuto.features.entities import Measure
-from tenuto.features.layout import HEAD_BYTES, Ring, View
+from tenuto.features.layout import Ring, View
 from tenuto.features.positions import POSITION_BUCKETS
 from tenuto.features.windows import Window
 
 Ints = NDArray[np.int64]
 
-_NEVER = np.iinfo(np.int64).max
+_WORD_BYTES = 4
 
 
 class AsOfTooOldError(ValueError):
@@ -44,18 +44,27 @@ class ViewSums:
         self.view = view
         self.n = len(values)
         empty = bytes(view.size)
-        self._buffer = b"".join([value or empty for value in values])
-        self._windows = [self._window(ring, at, as_of_ms) for at, ring in enumerate(view.rings)]
-        self._sums: list[Ints | None] = [None] * len(view.rings)
-        self.seen = self._seen()
+        stored = b"".join([value or empty for value in values])
+        # Everything is 32-bit words, a sum two of them. Adding up words as integers wider than
+        # they are is exact, and needs one conversion for all rings.
+        words = np.frombuffer(stored, ">u4").astype(np.int64)
+        self._words = words.reshape(self.n, view.size // _WORD_BYTES)
+        self._ages = [self._age_range(ring, at, as_of_ms) for at, ring in enumerate(view.rings)]
+        self._sums: list[tuple[Ints, Ints] | None] = [None] * len(view.rings)
+        self._totals: dict[tuple[int, int, int], Ints] = {}
+        self.seen: NDArray[np.bool_] = self._ring_sums(view.longest)[1].any(axis=1)
 
     def total(self, measure: Measure, window: Window) -> Ints:
         """Sum of a measure over a window, ``(n,) int64``."""
         index, cells = self.view.place(measure, window)
-        sums = self._ring_sums(index)
-        result: Ints = sums[:, cells[0]]
-        for cell in cells[1:]:
-            result = result + sums[:, cell]
+        key = (index, cells[0], len(cells))
+        result = self._totals.get(key)
+        if result is None:
+            sums = self._ring_sums(index)[0]
+            result = sums[:, cells[0]]
+            for cell in cells[1:]:
+                result = result + sums[:, cell]
+            self._totals[key] = result
         return result
 
     def by_position(self, measure: Measure, window: Window) -> list[Ints]:
@@ -63,23 +72,27 @@ class ViewSums:
         index, cells = self.view.place(measure, window)
         if len(cells) != POSITION_BUCKETS:
             raise ValueError(f"{measure.definition} is not kept by position")
-        sums = self._ring_sums(index)
+        sums = self._ring_sums(index)[0]
         return [sums[:, cell] for cell in cells]
 
     def first_seen_ms(self, measure: Measure, window: Window) -> Ints:
         """Start of the oldest tile with such a record in the window; -1 without any, ``(n,)``."""
         index, cells = self.view.place(measure, window)
-        tiles, inside = self._windows[index]
-        filled = inside & (self._slots(self.view.rings[index])[:, :, cells] != 0).any(axis=2)
-        oldest = np.where(filled, tiles, _NEVER).min(axis=1, initial=_NEVER)
-        return np.where(oldest < _NEVER, oldest * window.tile_ms, -1)
+        ring = self.view.rings[index]
+        words = [at for cell in cells for at in ring.words_of(cell)]
+        counted = np.zeros(ring.slot_bytes // _WORD_BYTES, np.int64)
+        counted[words] = 1
+        filled = (np.matmul(self._slots(ring), counted) != 0) & self._inside(index)
+        newest, _, _ = self._ages[index]
+        oldest = np.where(filled, ring.ages[newest % ring.length], -1).max(axis=1, initial=-1)
+        return np.where(oldest < 0, -1, (newest - oldest) * window.tile_ms)
 
-    def _window(self, ring: Ring, at: int, as_of_ms: int) -> tuple[Ints, NDArray[np.bool_]]:
-        """Tile of every slot and whether it is in the window, each ``(n, length)``."""
-        heads = np.ndarray(
-            (self.n, 1), ">u4", self._buffer, HEAD_BYTES * at, (self.view.size, HEAD_BYTES)
-        ).astype(np.int64)
-        newest = heads - 1
+    def _age_range(self, ring: Ring, at: int, as_of_ms: int) -> tuple[Ints, Ints, Ints]:
+        """Newest tile of each entity, and which ages, counted from it, are in the window.
+
+        Slots whose age is at least the second and below the third are.
+        """
+        newest = self._words[:, at] - 1
         now = as_of_ms // ring.window.tile_ms
         ahead = int(newest.max(initial=0)) - now
         if ahead > ring.length - ring.window.tiles - 1:
@@ -87,44 +100,36 @@ class ViewSums:
                 f"as_of {as_of_ms} is {ahead} tiles of {ring.window.tile_ms} ms behind the newest "
                 f"event of a {self.view.entity.name}"
             )
-        tiles = newest - (newest - ring.slots) % ring.length
-        return tiles, (heads > 0) & (tiles > now - ring.window.tiles) & (tiles <= now)
+        youngest = np.maximum(newest - now, 0)
+        return newest, youngest, np.maximum(newest - now + ring.window.tiles, 0)
+
+    def _inside(self, index: int) -> NDArray[np.bool_]:
+        """Whether each slot is in the window, ``(n, length)``."""
+        ring = self.view.rings[index]
+        newest, youngest, too_old = self._ages[index]
+        ages = ring.ages[newest % ring.length]
+        inside: NDArray[np.bool_] = (ages >= youngest[:, None]) & (ages < too_old[:, None])
+        return inside
 
     def _slots(self, ring: Ring) -> Ints:
-        """Every cell of every slot, ``(n, length, cells)``: the sums, then the counts."""
-        size, step, base = self.view.size, ring.slot_bytes, ring.offset
-        wide, narrow = ring.n_sums, len(ring.cells) - ring.n_sums
-        slots = np.empty((self.n, ring.length, wide + narrow), np.int64)
-        if wide:
-            slots[:, :, :wide] = np.ndarray(
-                (self.n, ring.length, wide), ">i8", self._buffer, base, (size, step, 8)
-            )
-        if narrow:
-            slots[:, :, wide:] = np.ndarray(
-                (self.n, ring.length, narrow), ">u4", self._buffer, base + 8 * wide, (size, step, 4)
-            )
-        return slots
+        """Every word of every slot, ``(n, length, words)``."""
+        start = ring.offset // _WORD_BYTES
+        words = ring.slot_bytes // _WORD_BYTES
+        return self._words[:, start : start + ring.length * words].reshape(
+            self.n, ring.length, words
+        )
 
-    def _ring_sums(self, index: int) -> Ints:
-        """Sum over the window of every cell of a ring, ``(n, cells) int64``."""
+    def _ring_sums(self, index: int) -> tuple[Ints, Ints]:
+        """Sums over the window of every cell of a ring, and of every word, ``(n, …) int64``."""
         found = self._sums[index]
         if found is None:
-            inside = self._windows[index][1]
-            found = np.einsum(
-                "nl,nlc->nc", inside.astype(np.int64), self._slots(self.view.rings[index])
-            )
-            self._sums[index] = found
+            ring = self.view.rings[index]
+            inside = self._inside(index).astype(np.int64)
+            words = np.matmul(inside[:, None, :], self._slots(ring))[:, 0]
+            wide = 2 * ring.n_sums
+            sums = words
+            if wide:
+                high, low = words[:, 0:wide:2], words[:, 1:wide:2]
+                sums = np.concatenate([(high << 32) + low, words[:, wide:]], axis=1)
+            found = self._sums[index] = (sums, words)
         return found
-
-    def _seen(self) -> NDArray[np.bool_]:
-        index = self.view.longest
-        ring = self.view.rings[index]
-        raw = np.ndarray(
-            (self.n, ring.length, ring.slot_bytes),
-            np.uint8,
-            self._buffer,
-            ring.offset,
-            (self.view.size, ring.slot_bytes, 1),
-        )
-        filled = self._windows[index][1] & raw.any(axis=2)
-        return np.asarray(filled.any(axis=1), np.bool_)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 from tenuto.streams.batches import Batch
 from tenuto.streams.door import Accepted
 from tenuto.streams.headers import sent_at_ms
+from tenuto.streams.read_metrics import ReadMetrics
 
 FRESHNESS_BUCKETS_S = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0,
@@ -23,9 +24,6 @@ class FeatureMetrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.events = Counter(
             "tenuto_events", "Events applied to the state", ["event"], registry=registry
-        )
-        self.refused = Counter(
-            "tenuto_dead_letters", "Records refused", ["topic", "reason"], registry=registry
         )
         self.batches = Counter("tenuto_batches", "Batches applied", ["event"], registry=registry)
         self.entity_writes = Counter(
@@ -43,25 +41,14 @@ class FeatureMetrics:
             ["event"],
             buckets=FRESHNESS_BUCKETS_S, registry=registry,
         )  # fmt: skip
-        self.watermark = Gauge(
-            "tenuto_arrival_timestamp_seconds", "Arrival that a partition has been read to",
-            ["topic", "partition"], registry=registry,
-        )  # fmt: skip
-        self.lag = Gauge(
-            "tenuto_consumer_lag_records", "Records not yet read of a partition",
-            ["topic", "partition"], registry=registry,
-        )  # fmt: skip
-        self.store_errors = Counter(
-            "tenuto_store_errors", "Commands that Redis failed", registry=registry
-        )
+        self.reads = ReadMetrics(registry)
 
     def applied(self, batch: Batch, accepted: Accepted, event: str, entities: int) -> None:
         """Account for a batch that is readable now."""
         self.events.labels(event).inc(len(accepted))
         self.batches.labels(event).inc()
         self.entity_writes.inc(entities)
-        for refusal in accepted.refused:
-            self.refused.labels(refusal.topic, refusal.reason).inc()
+        self.reads.refused(accepted.refused)
         now_ms = time.time_ns() / 1e6
         step = max(1, len(batch) // _FRESHNESS_SAMPLES)
         freshness = self.freshness.labels(event)
@@ -69,5 +56,4 @@ class FeatureMetrics:
             sent_ms = sent_at_ms(headers)
             if sent_ms is not None:
                 freshness.observe(max(0.0, (now_ms - sent_ms) / 1000.0))
-        self.watermark.labels(batch.topic, batch.partition).set(accepted.arrival_after / 1000.0)
-        self.lag.labels(batch.topic, batch.partition).set(max(0, batch.log_end - batch.end))
+        self.reads.read(batch, accepted.arrival_after)

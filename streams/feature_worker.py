@@ -75,6 +75,7 @@ class FeatureWorker:
     async def on_revoked(self, partitions: set[TP]) -> None:
         async with self._lock:
             self.progress.leave(partitions)
+            self._metrics.reads.forget(partitions)
             for tp in partitions:
                 self._parts.pop(tp, None)
 

@@ -21,6 +21,8 @@ from tenuto.streams.transport import install_batches
 from tenuto.streams.worker import faust_app
 
 TELL_EVERY_S = 1.0
+# A join of many snapshots costs little more than one of a single one.
+EMIT_EVERY_S = 0.1
 
 
 def join_app(
@@ -80,6 +82,7 @@ def join_app(
             writer.assign(worker.held - worker.paused)
             await writer.beat()
 
+    repeat(app, EMIT_EVERY_S, worker.emit)
     repeat(app, TELL_EVERY_S, worker.tell_progress)
     if broker.live:
         repeat(app, BEAT_EVERY_S, beat)

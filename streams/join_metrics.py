@@ -8,6 +8,7 @@ from tenuto.snapshot.delay_line import DelayLine, Emission
 from tenuto.snapshot.label_memory import Dropped
 from tenuto.streams.batches import Batch
 from tenuto.streams.door import Accepted
+from tenuto.streams.read_metrics import ReadMetrics
 from tenuto.streams.snapshot_door import AcceptedSnapshots
 
 LABEL_DELAY_BUCKETS_S = (1.0, 5.0, 15.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 86400.0)
@@ -21,9 +22,12 @@ class JoinMetrics:
         self.missed = Counter(
             "tenuto_snapshots_missed", "Snapshots deleted before they were read", registry=registry
         )
-        self.samples = Counter("tenuto_samples", "Sample rows emitted", registry=registry)
-        self.outcomes = Counter(
-            "tenuto_join_rows", "Sample rows by outcome", ["outcome"], registry=registry
+        self.samples = Counter(
+            "tenuto_samples", "Sample rows emitted, seen by the user or not", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.joined_labels = Counter(
+            "tenuto_joined_labels", "Sample rows that have a label", ["label"], registry=registry
         )
         self.labels = Counter("tenuto_labels", "Labels read", ["event"], registry=registry)
         self.lost_labels = Counter(
@@ -34,9 +38,6 @@ class JoinMetrics:
             "tenuto_label_delay_seconds", "From a row's impression to its label", ["label"],
             buckets=LABEL_DELAY_BUCKETS_S, registry=registry,
         )  # fmt: skip
-        self.refused = Counter(
-            "tenuto_dead_letters", "Records refused", ["topic", "reason"], registry=registry
-        )
         self.waiting = Gauge(
             "tenuto_snapshots_waiting", "Snapshots in memory that are not final",
             ["partition"], registry=registry,
@@ -45,44 +46,42 @@ class JoinMetrics:
             "tenuto_label_memory_bytes", "Memory of waiting labels", ["partition"],
             registry=registry,
         )  # fmt: skip
-        self.watermark = Gauge(
-            "tenuto_arrival_timestamp_seconds", "Arrival that a partition has been read to",
-            ["topic", "partition"], registry=registry,
-        )  # fmt: skip
-        self.lag = Gauge(
-            "tenuto_consumer_lag_records", "Records not yet read of a partition",
-            ["topic", "partition"], registry=registry,
-        )  # fmt: skip
+        self.reads = ReadMetrics(registry)
 
     def took_snapshots(self, batch: Batch, accepted: AcceptedSnapshots) -> None:
         """Account for a batch of snapshots."""
         self.snapshots.inc(len(accepted.placed))
-        for refusal in accepted.refused:
-            self.refused.labels(refusal.topic, refusal.reason).inc()
-        self._read(batch, accepted.arrival_after)
+        self.reads.refused(accepted.refused)
+        self.reads.read(batch, accepted.arrival_after)
 
     def took_labels(self, batch: Batch, accepted: Accepted, event: str) -> None:
         """Account for a batch of labels."""
         self.labels.labels(event).inc(len(accepted))
-        self._read(batch, accepted.arrival_after)
+        self.reads.read(batch, accepted.arrival_after)
 
     def emitted(self, emission: Emission, line: DelayLine) -> None:
         """Account for rows that are safe in the samples topic."""
         rows = emission.rows
         if rows is None:
             return
-        self.samples.inc(rows.num_rows)
-        impressed = rows.column("impressed").to_numpy()
-        self.outcomes.labels("impressed").inc(int(impressed.sum()))
-        self.outcomes.labels("not_impressed").inc(int(len(impressed) - impressed.sum()))
+        impressed = int(rows.column("impressed").to_numpy().sum())
+        self.samples.labels("impressed").inc(impressed)
+        self.samples.labels("not_impressed").inc(rows.num_rows - impressed)
         for label in line.stream.labels:
-            if label.kind == "first":
-                happened = int(rows.column(label.name).to_numpy().sum())
-                self.outcomes.labels(label.name).inc(happened)
+            column = rows.column(label.name)
+            happened = (
+                column.to_numpy().sum()
+                if label.kind == "first"
+                else len(column) - column.null_count
+            )
+            self.joined_labels.labels(label.name).inc(int(happened))
             if label.delay:
                 delay = self.label_delay.labels(label.name)
                 for delay_ms in rows.column(label.delay).drop_null().to_pylist():
                     delay.observe(delay_ms / 1000.0)
+
+    def holds(self, line: DelayLine) -> None:
+        """Account for what waits in memory."""
         self.waiting.labels(line.partition).set(len(line.waiting))
         self.label_bytes.labels(line.partition).set(line.memory.nbytes)
 
@@ -91,7 +90,3 @@ class JoinMetrics:
         for reason, counts in (("unmatched", dropped.unmatched), ("not_shown", dropped.not_shown)):
             for event, count in counts.items():
                 self.lost_labels.labels(event, reason).inc(count)
-
-    def _read(self, batch: Batch, arrival_ms: int) -> None:
-        self.watermark.labels(batch.topic, batch.partition).set(arrival_ms / 1000.0)
-        self.lag.labels(batch.topic, batch.partition).set(max(0, batch.log_end - batch.end))

@@ -123,6 +123,7 @@ class JoinWorker:
             for tp in partitions:
                 self._lines.pop(tp.partition, None)
                 self._paused.discard(tp)
+            self._metrics.reads.forget(partitions)
 
     async def _start(self, numbers: Collection[int]) -> dict[TP, int]:
         snapshots = [TP(self._snapshots_topic, number) for number in numbers]
@@ -163,7 +164,7 @@ class JoinWorker:
     # What the agent does.
 
     async def take(self, batch: Batch) -> None:
-        """Take in a batch, then emit what is final by now."""
+        """Take in a batch; what it makes final is emitted soon after, many snapshots at once."""
         assert self.delivery is not None, "install_batches() comes first"
         async with self._lock:
             line = self._lines.get(batch.partition)
@@ -173,14 +174,21 @@ class JoinWorker:
                 await self._take_snapshots(line, batch)
             else:
                 self._take_labels(line, batch)
-            await self._emit(line)
             self._pause_or_resume(line)
+
+    async def emit(self) -> None:
+        """Emit what is final by now."""
+        async with self._lock:
+            for line in self._lines.values():
+                await self._emit(line)
+                self._pause_or_resume(line)
 
     async def tell_progress(self) -> None:
         """Say in the samples topic how far time is where nothing waits."""
         async with self._lock:
             for line in self._lines.values():
                 await self._tell(line)
+                self._metrics.holds(line)
 
     async def _take_snapshots(self, line: DelayLine, batch: Batch) -> None:
         accepted = judge_snapshots(self._snapshot_limits, batch, line.snapshots.arrival_ms)

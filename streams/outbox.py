@@ -223,6 +223,7 @@ class Outbox:
         except BufferFullError:
             return None
         return self._hand_over(client, producer, record)
+
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until everything taken so far is acknowledged.
 

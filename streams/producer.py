@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tenuto.features.events import Event
 from tenuto.streams.codec import EventCodec, InvalidEventError
 from tenuto.streams.headers import SENT_AT
-from tenuto.streams.outbox import Counts, Sending, Outbox, Sent
+from tenuto.streams.outbox import Counts, Outbox, Sending, Sent
 from tenuto.streams.topic_names import TopicNames
 
 __all__ = ["AsyncEventProducer", "EventProducer", "InvalidEventError"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
 from tenuto.snapshot.manifests import Manifest
+from tenuto.streams.read_metrics import consumer_lag
 
 
 class SinkMetrics:
@@ -30,10 +31,7 @@ class SinkMetrics:
             "tenuto_sink_arrival_timestamp_seconds", "Arrival up to which files are finished",
             ["partition"], registry=registry,
         )  # fmt: skip
-        self.lag = Gauge(
-            "tenuto_consumer_lag_records", "Records not yet read of a partition",
-            ["topic", "partition"], registry=registry,
-        )  # fmt: skip
+        self.lag = consumer_lag(registry)
 
     def wrote(self, manifest: Manifest) -> None:
         """Account for a chunk that is done."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 import traceback
 
 from tenuto.features.schema import DeclarationError
@@ -21,9 +19,6 @@ def load_app(name: str) -> Platform:
     module_name, _, attribute = name.partition(":")
     if not (module_name and attribute):
         raise SettingsError(f"app {name}: must be module:object, for example myapp.ranking:app")
-    if os.getcwd() not in sys.path:
-        # An application is found in the directory that the command is run in.
-        sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -42,3 +37,16 @@ def load_app(name: str) -> Platform:
         mend = f": there is {', '.join(there)}" if there else ""
         raise SettingsError(f"app {name}: {module_name}.{attribute} {what}{mend}")
     return found
+
+
+def _declared_at(error: Exception) -> str | None:
+    """File and line of the declaration that a tenuto module refused; None for another's error."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames]
+    if packages[-1] != "tenuto":
+        return None
+    users = [at for at, package in enumerate(packages) if package not in ("tenuto", "importlib")]
+    if not users:
+        return None
+    frame, line = frames[users[-1]]
+    return f"{frame.f_code.co_filename}:{line}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-import traceback
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +64,15 @@ class Context:
     @cached_property
     def platform(self) -> Platform:
         """The application object that ``app`` names."""
-        return load_app(self.settings.app)
+        from tenuto.application import load_app
+
+        if os.getcwd() not in sys.path:
+            # An application is found in the directory that the command is run in.
+            sys.path.insert(0, os.getcwd())
+        try:
+            return load_app(self.settings.app)
+        except SettingsError as error:
+            raise InputError(str(error)) from error
 
     @property
     def features(self) -> FeatureSet:
@@ -153,51 +159,3 @@ class Context:
     def log_to_stderr(self) -> None:
         """Set up logging for this process."""
         logs.configure(self.log_format)
-
-
-def load_app(name: str) -> Platform:
-    """The application object ``module:object``.
-
-    Raises:
-        InputError: no such module or object, or its declarations do not fit together.
-    """
-    from tenuto.features.schema import DeclarationError
-    from tenuto.platform import Platform
-
-    module_name, _, attribute = name.partition(":")
-    if not (module_name and attribute):
-        raise InputError(f"app {name}: must be module:object, for example myapp.ranking:app")
-    if os.getcwd() not in sys.path:
-        # An application is found in the directory that the command is run in.
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise
-        raise InputError(f"app {name}: there is no module {module_name}") from error
-    except (DeclarationError, ValueError, TypeError) as error:
-        place = _declared_at(error)
-        if place is None:
-            raise
-        raise InputError(f"app {name}: {error} ({place})") from error
-    found = getattr(module, attribute, None)
-    if not isinstance(found, Platform):
-        what = "is no Platform" if hasattr(module, attribute) else "does not exist"
-        there = [key for key, value in vars(module).items() if isinstance(value, Platform)]
-        mend = f": there is {', '.join(there)}" if there else ""
-        raise InputError(f"app {name}: {module_name}.{attribute} {what}{mend}")
-    return found
-
-
-def _declared_at(error: Exception) -> str | None:
-    """File and line of the declaration that a tenuto module refused; None for another's error."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames]
-    if packages[-1] != "tenuto":
-        return None
-    users = [at for at, package in enumerate(packages) if package not in ("tenuto", "importlib")]
-    if not users:
-        return None
-    frame, line = frames[users[-1]]
-    return f"{frame.f_code.co_filename}:{line}"

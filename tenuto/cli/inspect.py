@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -102,7 +102,7 @@ def request(context: Context, request_id: str, max_records: int, items: int, as_
         context.platform.samples,
         names,
         limits_of(settings),
-        limits_of(settings, max_record_bytes=settings.limits.snapshot_bytes),
+        replace(limits_of(settings), max_record_bytes=settings.limits.snapshot_bytes),
     )
     with context.topics():
         pass

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tenuto.drive.source import EventRecord, Request, Source
 from tenuto.features.client import FeatureClient
 from tenuto.features.events import Event
@@ -26,10 +28,8 @@ from tenuto.streams.heartbeats import heartbeat
 from tenuto.streams.outbox import Outbox
 from tenuto.streams.partitions import partition_of
 
-# A partition's time is moved by a heartbeat when it is this far behind the boundary: well within
-# the time after which the default features call its values stale.
-HEARTBEAT_AFTER_MS = 20_000
-_POLL_S = 0.0003
+_POLL_S = 0.001
+_DAY_MS = 86_400_000
 
 
 class StalledError(RuntimeError):
@@ -144,10 +144,14 @@ class Driver:
         self._ends: dict[tuple[str, int], int] = {}
         self._sent: list[tuple[str, int, Any]] = []
         # What the features count is waited for; other events only the join reads.
-        fed = set(store.layout.topics)
         self._waited = [
-            (topics.events[e], p, store.slot(e, p)) for e in fed for p in range(topics.partitions)
+            (topics.events[event], partition)
+            for event in store.layout.topics
+            for partition in range(topics.partitions)
         ]
+        # A partition's time is moved by a heartbeat where its values would be called stale.
+        fresh = [f.fresh_within_ms for f in client.reader.features.features if f.topics]
+        self._beat_after_ms = min(fresh, default=_DAY_MS)
 
     def run(self, on_boundary: Callable[[Counts], None] = lambda counts: None) -> Counts:
         """Drive the whole source, then mark the end.
@@ -283,7 +287,7 @@ class Driver:
         topics = [*self._topics.events.values(), self._topics.snapshots]
         for topic in topics:
             for partition in range(self._topics.partitions):
-                if self._clock.get((topic, partition), 0) < boundary_ms - HEARTBEAT_AFTER_MS:
+                if self._clock.get((topic, partition), 0) < boundary_ms - self._beat_after_ms:
                     self._heartbeat(topic, partition, boundary_ms)
 
     def _heartbeat(self, topic: str, partition: int, ts_ms: int, *, end: bool = False) -> None:
@@ -308,25 +312,19 @@ class Driver:
 
     def _wait(self) -> None:
         """Wait until Redis's positions have reached what was published."""
-        slots = [slot for _, _, slot in self._waited]
-        ends = [self._ends.get((topic, partition), 0) for topic, partition, _ in self._waited]
+        ends = np.array([self._ends.get(at, 0) for at in self._waited], np.int64)
         started = time.monotonic()
         while True:
-            entries = self._store.entries(slots)
-            behind = [
-                at
-                for at, (entry, end) in enumerate(zip(entries, ends, strict=True))
-                if entry is None or entry.next < end
-            ]
-            if not behind:
-                break
+            positions = self._store.next_offsets()
+            behind = np.flatnonzero(positions < ends)
+            if not len(behind):
+                return
             if time.monotonic() - started > self._stall_s:
-                topic, partition, _ = self._waited[behind[0]]
-                entry = entries[behind[0]]
+                first = int(behind[0])
+                topic, partition = self._waited[first]
                 raise StalledError(
-                    f"{topic}[{partition}]: Redis has read up to "
-                    f"{entry.next if entry else 'nothing'} of {ends[behind[0]]} for "
-                    f"{self._stall_s:g} s: is `tenuto worker features` running?"
+                    f"{topic}[{partition}]: Redis has read up to {positions[first]} of "
+                    f"{ends[first]} for {self._stall_s:g} s: is `tenuto worker features` running?"
                 )
             self._check()
             time.sleep(_POLL_S)

@@ -6,7 +6,7 @@ Everything of a run lives in a namespace of its own, with topics whose time the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,8 @@ from tenuto.streams.outbox import Outbox
 from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import Sizes, Topic, plan
 from tenuto.streams.topics import Topics as TopicAdmin
+
+_UNHURRIED_MS = 200
 
 Policy = Callable[[Request, Matrix], Slate]
 
@@ -91,11 +93,14 @@ class Run:
         env = environment(settings)
         self.workers = self._exit.enter_context(Workers(env, options.work_dir / "logs"))
         self._start_worker("features", "features")
+        # Only the features are waited for: whatever else is read may come in larger pieces.
+        unhurried = {"TENUTO_KAFKA__FETCH_MAX_WAIT_MS": str(_UNHURRIED_MS)}
         for stream in self.platform.samples:
-            self._start_worker(f"join-{stream.name}", "join", "--stream", stream.name)
-            out = options.out_dir if stream.name == "default" else options.out_dir / stream.name
-            sink = ["sink", "parquet", "--stream", stream.name, "--dir", str(out), "--until-end"]
-            self.workers.start(f"sink-{stream.name}", sink)
+            name = stream.name
+            self._start_worker(f"join-{name}", "join", "--stream", name, env=unhurried)
+            out = options.out_dir if name == "default" else options.out_dir / name
+            sink = ["sink", "parquet", "--stream", name, "--dir", str(out), "--until-end"]
+            self.workers.start(f"sink-{name}", sink, unhurried)
         features = self.platform.feature_set(settings.time.rules())
         partitions = settings.kafka.partitions
         self.redis: redis.Redis = settings.redis.client()
@@ -112,9 +117,11 @@ class Run:
         self._exit.callback(self.outbox.close)
         self.outbox.connect([topic.name for topic in self.topic_plan])
 
-    def _start_worker(self, name: str, *arguments: str) -> None:
+    def _start_worker(
+        self, name: str, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> None:
         port = free_port()
-        self.workers.start(name, ["worker", "--metrics-port", str(port), *arguments])
+        self.workers.start(name, ["worker", "--metrics-port", str(port), *arguments], env)
         self.scrapes[name] = Scrape(f"http://127.0.0.1:{port}/metrics")
 
     def _started(self, kind: local.Kind) -> Settings:

@@ -36,6 +36,7 @@ class _Worker:
     name: str
     arguments: Sequence[str]
     log_path: Path
+    env: Mapping[str, str]
     bound: BoundProcess | None = None
     started_s: float = 0.0
     quick_crashes: int = 0
@@ -64,10 +65,13 @@ class Workers:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _watcher: threading.Thread | None = None
 
-    def start(self, name: str, arguments: Sequence[str]) -> None:
-        """Start ``python -m tenuto <arguments>`` and keep it running."""
+    def start(
+        self, name: str, arguments: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> None:
+        """Start ``python -m tenuto <arguments>``, with more variables, and keep it running."""
         self.log_dir.mkdir(parents=True, exist_ok=True)
-        worker = _Worker(name, arguments, self.log_dir / f"{name}.log")
+        log_path = self.log_dir / f"{name}.log"
+        worker = _Worker(name, arguments, log_path, {**self.env, **(env or {})})
         self._spawn(worker)
         with self._lock:
             self._workers[name] = worker
@@ -133,7 +137,7 @@ class Workers:
     def _spawn(self, worker: _Worker) -> None:
         command = [sys.executable, "-m", "tenuto", *worker.arguments]
         with worker.log_path.open("ab") as log:
-            worker.bound = BoundProcess(command, log=log, env={**os.environ, **self.env})
+            worker.bound = BoundProcess(command, log=log, env={**os.environ, **worker.env})
         worker.started_s = time.monotonic()
 
     def _watch(self) -> None:

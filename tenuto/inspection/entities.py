@@ -18,7 +18,7 @@ from tenuto.features.feature import Feature
 from tenuto.features.layout import HEAD_BYTES, Ring, View
 from tenuto.features.matrix import State
 from tenuto.features.positions import POSITION_BUCKETS
-from tenuto.features.progress import ENTRY_BYTES, unpack_all
+from tenuto.features.progress import PartitionCountError, unpack_all
 from tenuto.features.reader import KeyPlan, Reader, Request
 from tenuto.features.sums import ViewSums
 
@@ -197,17 +197,11 @@ def progress_of(reader: Reader, blob: bytes | None) -> NDArray[Any]:
     Raises:
         InspectionError: there are none, or they are of another partition count.
     """
-    topics = reader.layout.topics
-    entries = unpack_all(blob, len(topics), reader.partitions)
-    lives = [{row.tobytes()[:16] for row in topic} - {bytes(16)} for topic in entries]
-    # A topic has one life: two in its row mean that the rows are cut in the wrong places.
-    too_long = len(blob or b"") > len(topics) * reader.partitions * ENTRY_BYTES
-    if too_long or any(len(found) > 1 for found in lives):
-        raise InspectionError(
-            f"redis key {reader.prefix.decode()}progress: is of another partition count than "
-            f"{reader.partitions}: set kafka.partitions to that of the topics"
-        )
-    if not any(lives):
+    try:
+        entries = unpack_all(blob, len(reader.layout.topics), reader.partitions)
+    except PartitionCountError as error:
+        raise InspectionError(f"redis key {reader.prefix.decode()}progress: {error}") from error
+    if not any(entries.tobytes()):
         raise InspectionError(
             f"redis key {reader.prefix.decode()}progress: nothing has been read into this layout: "
             "is `tenuto worker features` running, with this app, namespace and time settings?"

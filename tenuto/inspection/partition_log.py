@@ -170,7 +170,7 @@ class PartitionLog:
                 return scan
             scan.stop = record.offset + 1
             scan.saw(record.timestamp)
-            if wanted(record):
+            if scan.arrival_ms >= since_ms and wanted(record):
                 scan.kept.append(Kept(record, scan.arrival_ms))
             if enough(scan):
                 return scan
@@ -186,38 +186,35 @@ class PartitionLog:
             lambda _: False,
             until=record.offset + 1,
         )
-        return max(scan.arrival_ms, record.timestamp)
+        return max(scan.arrival_ms, int(record.timestamp))
 
     def newest(self, topic: str, partition: int) -> Any | None:
         """The last record of a partition; None where it is empty."""
         scan = self._open(topic, partition)
-        last = None
+        # A transaction's marker at the end is nothing to read.
         for start in (scan.end - 1, scan.end - _BLOCK):
-            # A transaction's marker at the end is nothing to read.
-            for last in self._records(topic, partition, max(scan.begin, start), scan.end):
-                pass
-            if last is not None:
-                break
-        return last
+            records = list(self._records(topic, partition, max(scan.begin, start), scan.end))
+            if records:
+                return records[-1]
+        return None
 
     def _open(self, topic: str, partition: int) -> Scan:
         at = TopicPartition(topic, partition)
-        begin = self._consumer.beginning_offsets([at])[at]
-        end = self._consumer.end_offsets([at])[at]
+        begin = int(self._consumer.beginning_offsets([at])[at])
+        end = int(self._consumer.end_offsets([at])[at])
         if end > begin:
             # The embedded broker answers the first offset of the last batch, plus one: only a
             # fetch there tells the end.
             for _ in self._records(topic, partition, end - 1, end):
                 pass
-            end = max(end, self._consumer.highwater(at) or 0)
+            end = max(end, int(self._consumer.highwater(at) or 0))
         return Scan(topic, partition, begin, end, begin, begin)
 
     def _first_since(self, scan: Scan, since_ms: int) -> int:
         at = TopicPartition(scan.topic, scan.partition)
         found = self._consumer.offsets_for_times({at: max(0, since_ms)}).get(at)
-        if found is None or found.offset < 0:
-            return scan.end
-        return min(max(scan.begin, int(found.offset)), scan.end)
+        offset = scan.end if found is None or found.offset < 0 else int(found.offset)
+        return min(max(scan.begin, offset), scan.end)
 
     def _records(self, topic: str, partition: int, start: int, end: int) -> Iterator[Any]:
         """Records with offsets in ``[start, end)``.

@@ -71,7 +71,7 @@ def span(ms: int) -> str:
         return f"{sign}{rest}ms"
     if rest < 60_000:
         return f"{sign}{rest / 1000:.1f}s"
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
         if rest >= size and len(parts) < 2:
             parts.append(f"{rest // size}{unit}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenuto.snapshot.segments import LabelRows, PackedColumn, Segment
@@ -39,6 +39,7 @@ def contents(segment: Segment, requests: list[str], string_hash=hash64) -> list[
     return sorted(zip(named, items, ts, strict=True))
 
 
+@settings(deadline=None)
 @given(st.lists(INT64, max_size=20))
 def test_a_packed_column_gives_back_its_integers(values: list[int]) -> None:
     column = np.array(values, dtype=np.int64)
@@ -58,6 +59,7 @@ def test_epoch_milliseconds_of_one_hour_are_kept_in_four_bytes() -> None:
     assert PackedColumn.pack(column).values.itemsize == 4
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=20)), st.integers(0, 5), st.booleans())
 def test_the_hash_is_of_the_string_alone_not_of_its_array(
     strings: list[str], cut: int, large: bool
@@ -75,6 +77,7 @@ def test_the_hash_tells_similar_strings_apart() -> None:
 
 
 @pytest.mark.parametrize("string_hash", [hash64, one_hash, two_hashes])
+@settings(deadline=None)
 @given(rows=ROWS, asked=st.lists(FEW_IDS, max_size=6))
 def test_a_segment_finds_exactly_the_rows_of_the_requests_asked_for(
     string_hash, rows: list[tuple[str, str, int]], asked: list[str]
@@ -85,6 +88,7 @@ def test_a_segment_finds_exactly_the_rows_of_the_requests_asked_for(
 
 
 @pytest.mark.parametrize("string_hash", [hash64, one_hash, two_hashes])
+@settings(deadline=None)
 @given(parts=st.lists(ROWS, min_size=1, max_size=4))
 def test_merged_segments_hold_the_rows_of_all(string_hash, parts) -> None:
     merged = Segment(LabelRows.of([Segment(rows_of(part, string_hash)) for part in parts]))
@@ -95,6 +99,7 @@ def test_merged_segments_hold_the_rows_of_all(string_hash, parts) -> None:
     assert sorted(merged.item_table.to_pylist()) == sorted({item for _, item, _ in rows})
 
 
+@settings(deadline=None)
 @given(rows=ROWS, data=st.data())
 def test_rows_and_strings_that_are_dropped_are_gone(rows, data) -> None:
     size = len(rows)
