@@ -69,7 +69,11 @@ class Reader:
         self.partitions = partitions
         self.prefix = key_prefix(self.layout, namespace).encode()
         self._topic_index = {topic: i for i, topic in enumerate(self.layout.topics)}
-        self._fed = [[self._topic_index[t] for t in f.topics] for f in features.features]
+        # Each feature with what its state follows from: topics, freshness limit, longest window.
+        self._formed = [
+            (f, [self._topic_index[t] for t in f.topics], f.fresh_within_ms, f.window_ms)
+            for f in features.features
+        ]
 
     def context(self, given: Mapping[str, Any], n: int) -> dict[str, Any]:
         """Check context against its declaration.
@@ -106,26 +110,22 @@ class Reader:
         if not entity.per_item:
             keys.append(prefix + entity_key(view, [given[field] for field in entity.key]))
             return [first]
-        parts = [given.get(field) for field in entity.key]
+        parts: list[Any] = [given.get(field) for field in entity.key]
         if any(part is None for part in parts):
             return [None] * n
         absent: set[int] = set()
         for part in parts:
             if not isinstance(part, str) and part is not given["item_id"]:
                 absent.update(at for at, value in enumerate(part) if value is None)
-        if absent:
-            parts = [
-                p if isinstance(p, str) else ["" if v is None else v for v in p] for p in parts
-            ]
-        found = entity_keys(view, parts, n)
         if not absent:
-            keys += [prefix + key for key in found]
+            keys += [prefix + key for key in entity_keys(view, parts, n)]
             return list(range(first, first + n))
-        places: list[int | None] = []
-        for at, key in enumerate(found):
-            places.append(None if at in absent else len(keys))
-            if at not in absent:
-                keys.append(prefix + key)
+        there = [at for at in range(n) if at not in absent]
+        parts = [part if isinstance(part, str) else [part[at] for at in there] for part in parts]
+        keys += [prefix + key for key in entity_keys(view, parts, len(there))]
+        places: list[int | None] = [None] * n
+        for place, at in enumerate(there, first):
+            places[at] = place
         return places
 
     def decode(
@@ -154,13 +154,15 @@ class Reader:
         formed = np.empty((n, len(self.features.features)))
         lag_ms, rebuilding = self._streams(entries, as_of_ms)
         column_states = np.zeros(formed.shape[1], np.uint8)
-        for index, feature in enumerate(self.features.features):
+        for index, (feature, fed, fresh_within_ms, window_ms) in enumerate(self._formed):
             formed[:, index] = self._values(feature, read)
-            fed = self._fed[index]
-            if fed and max([lag_ms[t] for t in fed]) > feature.fresh_within_ms:
-                column_states[index] = _STALE
-            if any(self._rebuilding(rebuilding[t], feature, as_of_ms) for t in fed):
-                column_states[index] = _REBUILDING
+            for topic in fed:
+                behind, joined_ms = rebuilding[topic]
+                if behind or joined_ms > as_of_ms - window_ms:
+                    column_states[index] = _REBUILDING
+                    break
+                if lag_ms[topic] > fresh_within_ms:
+                    column_states[index] = _STALE
         matrix = canonical(formed)
         # Of several states the highest holds.
         states = np.maximum(np.isnan(formed) * _MISSING, column_states)
@@ -196,11 +198,6 @@ class Reader:
         behind = (absent | (entries["next"] < entries["rebuild_until"])).any(axis=1).tolist()
         joined = np.where(entries["origin"] > 0, entries["origin_arrival"], 0)
         return lag, list(zip(behind, joined.max(axis=1).tolist(), strict=True))
-
-    @staticmethod
-    def _rebuilding(topic: tuple[bool, int], feature: Feature, as_of_ms: int) -> bool:
-        behind, joined_ms = topic
-        return behind or joined_ms > as_of_ms - feature.window_ms
 
 
 class _Moment:

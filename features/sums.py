@@ -52,7 +52,8 @@ class ViewSums:
         self._ages = [self._age_range(ring, at, as_of_ms) for at, ring in enumerate(view.rings)]
         self._sums: list[tuple[Ints, Ints] | None] = [None] * len(view.rings)
         self._totals: dict[tuple[int, int, int], Ints] = {}
-        self.seen: NDArray[np.bool_] = self._ring_sums(view.longest)[1].any(axis=1)
+        # Words are unsigned: they add up to zero only where all of them are.
+        self.seen = np.asarray(self._ring_sums(view.longest)[1].any(axis=1), np.bool_)
 
     def total(self, measure: Measure, window: Window) -> Ints:
         """Sum of a measure over a window, ``(n,) int64``."""
