@@ -19,10 +19,12 @@ from tenuto.snapshot.join import join
 from tenuto.snapshot.label_memory import Dropped, LabelBatch, LabelMemory
 from tenuto.snapshot.labels import SampleStream
 from tenuto.snapshot.sample_record import Interval
-from tenuto.snapshot.samples import PlacedSnapshot, batches_of, block_of
+from tenuto.snapshot.samples import PlacedSnapshot, batches_of, block_of, sample_bytes
 
 # A samples record holds whole snapshots up to about this many bytes, and at least one.
 RECORD_BYTES = 400_000
+# Many snapshots are joined at once: a join costs a millisecond whatever its size.
+_BLOCK_BYTES = 8_000_000
 # Labels are dropped this often, in time of arrival: each time costs a look at every segment.
 _EVICT_EVERY_MS = 10_000
 
@@ -100,7 +102,7 @@ class DelayLine:
     ) -> None:
         """Take in accepted snapshots, read to this offset and arrival."""
         self.waiting.extend(p for p in placed if p.offset >= self.emitted)
-        self.waiting_bytes += sum(_size(p) for p in placed if p.offset >= self.emitted)
+        self.waiting_bytes += sum(sample_bytes(p) for p in placed if p.offset >= self.emitted)
         self._read_to = read_to
         self.snapshots.arrival_ms = max(self.snapshots.arrival_ms, arrival_ms)
         self.snapshots.ended = self.snapshots.ended or ended
@@ -119,7 +121,9 @@ class DelayLine:
         """
         while block := self._final_block():
             labels = join(self.memory, block_of(block))
-            for run, rows in batches_of(block, labels, self.stream, self.partition):
+            for run, rows in batches_of(
+                block, labels, self.stream, self.partition, max_bytes=RECORD_BYTES
+            ):
                 last = run[-1]
                 end = last.offset + 1
                 interval = Interval(self.emitted, end, last.arrival_ms)
@@ -128,7 +132,7 @@ class DelayLine:
                 self._emitted_arrival_ms = last.arrival_ms
                 self._told = interval
                 for placed in run:
-                    self.waiting_bytes -= _size(placed)
+                    self.waiting_bytes -= sample_bytes(placed)
                     self.waiting.popleft()
         self._evict()
 
@@ -168,8 +172,8 @@ class DelayLine:
         block: list[PlacedSnapshot] = []
         size = 0
         for placed in self.waiting:
-            size += _size(placed)
-            if (block and size > RECORD_BYTES) or not self.is_final(placed):
+            size += sample_bytes(placed)
+            if (block and size > _BLOCK_BYTES) or not self.is_final(placed):
                 break
             block.append(placed)
         return block
@@ -180,9 +184,3 @@ class DelayLine:
         if oldest_ms >= self._evicted_to_ms + _EVICT_EVERY_MS:
             self._evicted_to_ms = oldest_ms
             self.dropped.append(self.memory.evict(oldest_ms))
-
-
-def _size(placed: PlacedSnapshot) -> int:
-    """About what a snapshot's rows take in a samples record."""
-    snapshot = placed.snapshot
-    return len(snapshot.values) + len(snapshot.states) + 150 * len(snapshot.items) + 200

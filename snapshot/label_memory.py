@@ -151,6 +151,7 @@ class LabelMemory:
         self._hash = string_hash
         self._segments: dict[str, list[Segment]] = {name: [] for name in self.needs}
         self._pending: dict[str, list[LabelBatch]] = {name: [] for name in self.needs}
+        self._pending_rows = dict.fromkeys(self.needs, 0)
         self._before_ts = 0
         self._dropped_rows = 0
         self._unmatched = dict.fromkeys(self.needs, 0)
@@ -193,9 +194,9 @@ class LabelMemory:
             if name not in batch.fields:
                 raise ValueError(f"batch of {batch.event!r}: field {name!r} is missing")
         if len(batch):
-            pending = self._pending[batch.event]
-            pending.append(batch)
-            if sum(map(len, pending)) >= PENDING_ROWS:
+            self._pending[batch.event].append(batch)
+            self._pending_rows[batch.event] += len(batch)
+            if self._pending_rows[batch.event] >= PENDING_ROWS:
                 self._flush(batch.event)
 
     def find(self, request_ids: pa.Array, request_ts_ms: Ints) -> dict[str, FoundLabels]:
@@ -271,6 +272,7 @@ class LabelMemory:
             self._hash,
         )
         batches.clear()
+        self._pending_rows[event] = 0
         self._settle(event, rows)
         self._merge(event)
 

@@ -53,8 +53,6 @@ def needs_of(stream: SampleStream, events: Iterable[Event]) -> dict[str, EventNe
 
 
 def _fields_of(label: Label) -> list[str]:
-    if label.kind == "total" and (label.delay or label.carry):
-        raise ValueError(f"label {label.name!r}: a total has no one record to carry from")
     names = [name for name in (label.where, label.field, *label.carry) if name is not None]
     for name in names:
         declared = label.event.all_fields[name]

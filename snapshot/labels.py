@@ -12,6 +12,9 @@ from typing import Literal
 from tenuto.features.durations import duration_ms
 from tenuto.features.events import Event
 
+# What the join fills beside the labels.
+_JOINED_COLUMNS = ["impressed", "impression_delay_ms"]
+
 
 @dataclass(frozen=True)
 class Label:
@@ -47,6 +50,11 @@ class Label:
             raise ValueError(f"label {self.name!r}: where={self.where!r} is not a bool field")
         if self.field is not None and fields[self.field].type is not int:
             raise ValueError(f"label {self.name!r}: {self.field!r} is not an int field")
+        if (self.kind == "first") is not (self.field is None):
+            wanted = "no" if self.kind == "first" else "a"
+            raise ValueError(f"label {self.name!r}: {self.kind} takes {wanted} field")
+        if self.kind == "total" and (self.carry or self.delay):
+            raise ValueError(f"label {self.name!r}: a total has no one record to carry from")
 
     def within(self, window: str | int) -> Label:
         """The same label with another window, for example ``purchased.within("3d")``."""
@@ -106,9 +114,10 @@ class SampleStream:
         if not self.labels:
             raise ValueError(f"sample stream {name!r} has no label")
         columns = [column for label in self.labels for column in label.columns]
+        columns += _JOINED_COLUMNS
         doubled = sorted({column for column in columns if columns.count(column) > 1})
         if doubled:
-            raise ValueError(f"sample stream {name!r}: two labels fill {', '.join(doubled)}")
+            raise ValueError(f"sample stream {name!r}: two of its columns are {', '.join(doubled)}")
 
     @property
     def topic(self) -> str:

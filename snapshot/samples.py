@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tenuto.snapshot.column_names import SERVED_PREFIX, STATE_SUFFIX
 from tenuto.snapshot.join import JoinedLabels, SnapshotBlock, label_schema
 from tenuto.snapshot.labels import SampleStream
 from tenuto.snapshot.record import Snapshot
 
-STATE_SUFFIX = "__state"
-SERVED_PREFIX = "served_"
 HASH_METADATA = b"tenuto.hash"
 
 REQUEST_FIELDS = [
@@ -93,16 +91,42 @@ def sample_schema(
 
 
 def batches_of(
-    placed: Sequence[PlacedSnapshot], labels: JoinedLabels, stream: SampleStream, partition: int
+    placed: Sequence[PlacedSnapshot],
+    labels: JoinedLabels,
+    stream: SampleStream,
+    partition: int,
+    *,
+    max_bytes: int,
 ) -> Iterator[tuple[Sequence[PlacedSnapshot], pa.RecordBatch]]:
-    """Rows of consecutive snapshots, one Arrow batch for each run of equal columns."""
+    """Rows of consecutive snapshots, one Arrow batch for each run of equal columns.
+
+    A batch is of whole snapshots, of about ``max_bytes`` at most and of one at least.
+    """
     start_row = 0
-    for _, group in groupby(placed, key=_shape):
-        run = list(group)
+    for run in _runs(placed, max_bytes):
         rows = sum(len(p.snapshot.items) for p in run)
         part = {name: column.slice(start_row, rows) for name, column in labels.columns.items()}
         yield run, _batch(run, part, stream, partition)
         start_row += rows
+
+
+def sample_bytes(placed: PlacedSnapshot) -> int:
+    """About what a snapshot's rows take in a samples record."""
+    snapshot = placed.snapshot
+    return len(snapshot.values) + len(snapshot.states) + 150 * len(snapshot.items) + 200
+
+
+def _runs(placed: Sequence[PlacedSnapshot], max_bytes: int) -> Iterator[list[PlacedSnapshot]]:
+    run: list[PlacedSnapshot] = []
+    size = 0
+    for one in placed:
+        size += sample_bytes(one)
+        if run and (size > max_bytes or _shape(one) != _shape(run[0])):
+            yield run
+            run, size = [], sample_bytes(one)
+        run.append(one)
+    if run:
+        yield run
 
 
 def _shape(placed: PlacedSnapshot) -> tuple[Any, ...]:

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 
 from tenuto import local
+
+# A loaded machine is no defect.
+settings.register_profile("tenuto", deadline=None)
+settings.load_profile("tenuto")
 
 # Oracles are plain modules beside the tests that use them.
 for folder in ("features", "snapshot", "drive"):

@@ -332,7 +332,6 @@ tips = Event("tips", fields={"cents": Field(int, required=False)})
     [
         (longest(plays, "play_ms", "x", window=1, carry=("query",)), "'query' of 'plays'"),
         (longest(tips, "cents", "x", window=1), "give the field a default"),
-        (replace(total(plays, "play_ms", "x", window=1), carry=("price",)), "no one record"),
     ],
 )
 def test_a_label_of_what_cannot_be_kept_is_refused(bad: Label, message: str) -> None:
@@ -368,3 +367,14 @@ def test_a_waiting_impression_takes_less_than_sixty_bytes() -> None:
     memory.find(pa.array([], type=pa.string()), np.zeros(0, dtype=np.int64))
     assert memory.rows == size
     assert memory.nbytes / size < 60
+
+
+def test_a_total_has_no_record_to_carry_from() -> None:
+    summed = total(plays, "play_ms", "x", window=1)
+    with pytest.raises(ValueError, match="no one record"):
+        replace(summed, carry=("price",))
+
+
+def test_a_label_may_not_take_a_column_of_the_join() -> None:
+    with pytest.raises(ValueError, match="impressed"):
+        SampleStream("s", [first(plays, "impressed", window=1)])
