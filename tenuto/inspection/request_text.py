@@ -11,8 +11,8 @@ import numpy as np
 from tenuto.features.matrix import State
 from tenuto.inspection.requests import FoundEvent, FoundSnapshot, Joined, RequestReport
 from tenuto.inspection.text import cell_text, moment, span, table
+from tenuto.snapshot.column_names import STATE_SUFFIX
 from tenuto.snapshot.record import LogPositions, Snapshot
-from tenuto.snapshot.samples import STATE_SUFFIX
 from tenuto.streams.dead_letters import DeadLetter
 
 _BASE = ("request_id", "user_id", "query", "item_id", "position", "ts")

@@ -283,9 +283,7 @@ def test_what_the_bound_left_out_is_said(log: Log) -> None:
     value = snapshots.encode(snapshot_of("x", T))
     log.snapshot("r1", T - 1)
     for _ in range(2_100):
-        log.producer.send(
-            log.names.snapshots, value, key=b"x", partition=partition, timestamp_ms=T
-        )
+        log.producer.send(log.names.snapshots, value, key=b"x", partition=partition, timestamp_ms=T)
     log.producer.flush()
     result = log.tenuto("inspect", "request", "r1", "--max-records", "1000")
     assert result.exit_code == 2
