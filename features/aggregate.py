@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenuto.features.entities import Measure
-from tenuto.features.layout import HEAD_BYTES, Layout, Ring, View
+from tenuto.features.layout import Cell, Layout, Ring, View
 from tenuto.features.positions import POSITION_BUCKETS, position_bucket
 
 Columns = Mapping[str, Any]
@@ -26,7 +25,8 @@ Ints = NDArray[np.int64]
 
 # Of an entity: its view (u8) and how many bytes follow (u32); of a ring: how many tiles (u16).
 _ENTITY_BYTES, _RING_BYTES = 5, 2
-_MAX_COMBINED = 2**62
+_MAX_CODE = 2**62
+_MAX_COUNT = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,73 +123,150 @@ class _FedView:
         self.view = view
         self.key_head = b"%d:" % view.index
         self.finest_ms = min(ring.window.tile_ms for ring in view.rings)
-        # Fine to coarse, so that a coarse tile is the sum of finer ones; stored order may differ.
-        self.by_tile = sorted(range(len(view.rings)), key=lambda at: view.rings[at].window.tile_ms)
-        self.records = [
-            np.dtype([("tile", ">u4"), *ring.dtype.descr]) for ring in view.rings
-        ]
-        self.fed = [
-            [i for i, cell in enumerate(ring.cells) if cell.measure.event.name == event]
-            for ring in view.rings
-        ]
+        self.rings = [_FedRing(ring, event) for ring in view.rings]
+        cells = {cell: None for ring in self.rings for cell in ring.fed}
+        self.cells = {cell: row for row, cell in enumerate(cells)}
 
     def add(self, batch: _Batch, keys: list[bytes], packed: list[bytes]) -> None:
-        """Append the batch's entities of this view and what they gain."""
-        codes = self._codes(batch)
+        """Append the entities that the batch touches, and what they gain."""
         tiles = batch.ts // self.finest_ms
         first_tile = int(tiles.min())
         span = int(tiles.max()) - first_tile + 1
+        codes = self._codes(batch, span)
         order = np.argsort(codes * span + (tiles - first_tile), kind="stable")
-        sorted_codes = codes[order]
-        new_entity = _changes(sorted_codes)
-        rows = order[new_entity]
-        keys += self._keys(batch, rows)
-        rings = self._rings(batch, order, new_entity)
-        packed += _pack(self.view, rings, len(rows))
+        codes, tiles = codes[order], tiles[order]
+        is_new = np.ones(len(order), bool)
+        np.not_equal(codes[1:], codes[:-1], out=is_new[1:])
+        entity_starts = np.flatnonzero(is_new)
+        is_new[1:] |= tiles[1:] != tiles[:-1]
+        # From here on a row is what one entity gains in one of the finest tiles.
+        starts = np.flatnonzero(is_new)
+        sums = self._sums(batch, order, starts)
+        firsts = np.searchsorted(starts, entity_starts)
+        ts = tiles[starts] * self.finest_ms
+        keys += self._keys(batch, order[entity_starts])
+        packed += _pack(self.view.index, [r.rows(self.cells, sums, ts, firsts) for r in self.rings])
 
-    def _codes(self, batch: _Batch) -> Ints:
-        """A number for each record's entity, small enough to be multiplied by the tiles."""
+    def _codes(self, batch: _Batch, span: int) -> Ints:
+        """A number for each record's entity, so small that it can be multiplied by ``span``."""
         fields = self.view.entity.key
         if not fields:
             return np.zeros(len(batch.ts), np.int64)
-        columns = [batch.codes(field) for field in fields]
-        combined = columns[0][0]
-        for codes, names in columns[1:]:
+        combined, names = batch.codes(fields[0])
+        size = len(names)
+        for field in fields[1:]:
+            codes, names = batch.codes(field)
+            if size * len(names) * span > _MAX_CODE:
+                distinct, combined = np.unique(combined, return_inverse=True)
+                size = len(distinct)
             combined = combined * len(names) + codes
-        span = int(batch.ts.max() - batch.ts.min()) // self.finest_ms + 2
-        if prod(len(names) for _, names in columns) * span > _MAX_COMBINED:
-            for at, (codes, names) in enumerate(columns):
-                mixed = codes if at == 0 else combined * len(names) + codes
-                combined = np.unique(mixed, return_inverse=True)[1].astype(np.int64)
+            size *= len(names)
         return combined
 
     def _keys(self, batch: _Batch, rows: Ints) -> list[bytes]:
         """Keys of the entities of these records, as ``entity_key`` makes them."""
-        fields, head = self.view.entity.key, self.key_head
-        if not fields:
-            return [head] * len(rows)
-        *outer, last = [batch.codes(field) for field in fields]
-        codes, names = last
-        keys = [head] * len(rows)
-        for outer_codes, outer_names in outer:
-            parts = [b"%d:%s" % (len(name), name) for name in outer_names]
-            keys = [k + parts[c] for k, c in zip(keys, outer_codes[rows].tolist(), strict=True)]
-        return [k + names[c] for k, c in zip(keys, codes[rows].tolist(), strict=True)]
+        fields = self.view.entity.key
+        keys = [self.key_head] * len(rows)
+        for field in fields:
+            codes, names = batch.codes(field)
+            if field != fields[-1]:
+                names = [b"%d:%s" % (len(name), name) for name in names]
+            keys = [key + names[c] for key, c in zip(keys, codes[rows].tolist(), strict=True)]
+        return keys
 
-    def _rings(self, batch: _Batch, order: Ints, new_entity: Ints) -> list[_RingRows]:
-        """Per ring, in stored order, what its tiles gain."""
-        entity_of = np.zeros(len(order), np.int64)
-        entity_of[new_entity[1:]] = 1
-        np.cumsum(entity_of, out=entity_of)
-        ts = batch.ts[order]
-        sums: dict[tuple[Measure, int | None], Ints] = {}
-        found: dict[int, _RingRows] = {}
-        for at in self.by_tile:
-            ring, record = self.view.rings[at], self.records[at]
-            tiles = ts // ring.window.tile_ms
-            new_tile = tiles[1:] != tiles[:-1]
-            new_tile |= entity_of[1:] != entity_of[:-1]
-            starts = np.concatenate(([0], np.flatnonzero(new_tile) + 1))
-            # From here on a row is a tile of this ring: the next ring adds up fewer.
-            ...
-        return [found[at] for at in range(len(self.view.rings))]
+    def _sums(self, batch: _Batch, order: Ints, starts: Ints) -> Ints:
+        """What each cell gains in each of the finest tiles, ``(cells, tiles) int64``."""
+        sums = np.empty((len(self.cells), len(starts)), np.int64)
+        sizes = np.diff(starts, append=len(order))
+        by_bucket: dict[Measure, Ints] = {}
+        for cell, row in self.cells.items():
+            measure = cell.measure
+            values = batch.values(measure)
+            if cell.bucket is not None:
+                if measure not in by_bucket:
+                    tile = np.repeat(np.arange(len(starts)), sizes)
+                    place = tile * POSITION_BUCKETS + batch.buckets()[order]
+                    counts = place if values is None else place[values[order] != 0]
+                    by_bucket[measure] = np.bincount(
+                        counts, minlength=len(starts) * POSITION_BUCKETS
+                    ).reshape(len(starts), POSITION_BUCKETS)
+                sums[row] = by_bucket[measure][:, cell.bucket]
+            elif values is None:
+                sums[row] = sizes
+            else:
+                np.add.reduceat(values[order], starts, out=sums[row])
+        return sums
+
+
+class _FedRing:
+    """One ring of a view as one event stream feeds it."""
+
+    def __init__(self, ring: Ring, event: str) -> None:
+        self.ring = ring
+        self.record = np.dtype([("tile", ">u4"), *ring.dtype.descr])
+        self.named = {
+            cell: name
+            for cell, name in zip(ring.cells, ring.cell_names, strict=True)
+            if cell.measure.event.name == event
+        }
+        self.fed = list(self.named)
+
+    def rows(
+        self, cells: Mapping[Cell, int], sums: Ints, ts: Ints, firsts: Ints
+    ) -> tuple[NDArray[Any], Ints]:
+        """Tiles with their cells, packed, and how many of them each entity has.
+
+        Args:
+            cells: row of each cell in ``sums``.
+            sums: ``(cells, tiles)`` of the finest tiles.
+            ts: of the finest tiles, ascending within an entity.
+            firsts: index of each entity's first.
+        """
+        length = self.ring.length
+        tiles = ts // self.ring.window.tile_ms
+        is_new = np.ones(len(tiles), bool)
+        np.not_equal(tiles[1:], tiles[:-1], out=is_new[1:])
+        is_new[firsts] = True
+        starts = np.flatnonzero(is_new)
+        if len(starts) < len(tiles):
+            sums, tiles = np.add.reduceat(sums, starts, axis=1), tiles[starts]
+            firsts = np.searchsorted(starts, firsts)
+        counts = np.diff(firsts, append=len(tiles))
+        if counts.max() > 1:
+            # What falls out with the entity's own newest tile is not even sent.
+            newest = np.repeat(tiles[firsts + counts - 1], counts)
+            stays = tiles > newest - length
+            if not stays.all():
+                counts = np.add.reduceat(stays.astype(np.int64), firsts)
+                sums, tiles = sums[:, stays], tiles[stays]
+        rows = np.zeros(len(tiles), self.record)
+        rows["tile"] = tiles
+        for cell, name in self.named.items():
+            values = sums[cells[cell]]
+            rows[name] = values if cell.is_sum else np.minimum(values, _MAX_COUNT)
+        return rows, counts
+
+
+def _pack(view: int, rings: Sequence[tuple[NDArray[Any], Ints]]) -> list[bytes]:
+    """Each entity's bytes, as ``Deltas.packed`` has them."""
+    sizes = [_RING_BYTES + rows.itemsize * counts for rows, counts in rings]
+    lengths: Ints = np.sum(sizes, axis=0, dtype=np.int64)
+    ends: Ints = np.cumsum(lengths + _ENTITY_BYTES)
+    starts: Ints = ends - lengths - _ENTITY_BYTES
+    buffer = np.empty(int(ends[-1]), np.uint8)
+    buffer[starts] = view
+    _put(buffer, starts + 1, lengths.astype(">u4"))
+    at = starts + _ENTITY_BYTES
+    for (rows, counts), size in zip(rings, sizes, strict=True):
+        _put(buffer, at, counts.astype(">u2"))
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        _put(buffer, np.repeat(at + _RING_BYTES, counts) + within * rows.itemsize, rows)
+        at = at + size
+    whole = buffer.tobytes()
+    return [whole[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+def _put(buffer: NDArray[np.uint8], at: Ints, rows: NDArray[Any]) -> None:
+    """Write the bytes of rows to these places."""
+    width = rows.itemsize
+    buffer[at[:, None] + np.arange(width)] = rows.view(np.uint8).reshape(len(rows), width)

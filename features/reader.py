@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenuto.features.aggregate import entity_key, entity_keys
+from tenuto.features.aggregate import entity_key
 from tenuto.features.entities import Counter, Entity
 from tenuto.features.feature import Context, Feature, Floats
 from tenuto.features.layout import View
@@ -118,11 +118,11 @@ class Reader:
             if not isinstance(part, str) and part is not given["item_id"]:
                 absent.update(at for at, value in enumerate(part) if value is None)
         if not absent:
-            keys += [prefix + key for key in entity_keys(view, parts, n)]
+            keys += [prefix + key for key in _entity_keys(view, parts, n)]
             return list(range(first, first + n))
         there = [at for at in range(n) if at not in absent]
         parts = [part if isinstance(part, str) else [part[at] for at in there] for part in parts]
-        keys += [prefix + key for key in entity_keys(view, parts, len(there))]
+        keys += [prefix + key for key in _entity_keys(view, parts, len(there))]
         places: list[int | None] = [None] * n
         for place, at in enumerate(there, first):
             places[at] = place
@@ -234,3 +234,14 @@ class _Moment:
         if self._declared[name].per == "request":
             value = [value]
         return np.array([np.nan if v is None else v for v in value], np.float64)
+
+
+def _entity_keys(view: View, parts: Sequence[str | Sequence[str]], n: int) -> list[bytes]:
+    """Keys of ``n`` entities whose id's parts are given once for all, or one for each."""
+    *heads, last = parts
+    if all(isinstance(head, str) for head in heads) and not isinstance(last, str):
+        # What a read has by the hundred: only the last part differs.
+        common = entity_key(view, [*(str(head) for head in heads), ""])
+        return [common + part.encode() for part in last]
+    columns = [[part] * n if isinstance(part, str) else part for part in parts]
+    return [entity_key(view, row) for row in zip(*columns, strict=True)]

@@ -12,11 +12,13 @@ from tenuto.features.progress import ENTRY_BYTES
 
 # BITFIELD takes four arguments an operation; Lua's unpack fails above some 8,000 of them.
 _MAX_ARGUMENTS = 1_000
+# Lua hashes every byte of every string: a longer value is not worth making there.
+_BRIEF_BYTES = 512
 
 APPLY = """
 -- KEYS: progress, then one key per entity.
--- ARGV: entry offset, incarnation, start, end, chunks, chunk, arrival at end, then all entities'
---       packed deltas, one after the other.
+-- ARGV: entry offset, incarnation, start, end, chunks, chunk, arrival at end, the entities'
+--       deltas, one after the other.
 -- Returns {1, entry} when applied, {0, entry} when progress stands elsewhere.
 local call, take, sub, rep, text = redis.call, struct.unpack, string.sub, string.rep, string.format
 local at = tonumber(ARGV[1])
@@ -46,29 +48,61 @@ end})
 -- A key of a wrong type or with a foreign value fails here, before anything is written.
 local views, heads, starts = {}, {}, {}
 for i = 2, #KEYS do
-  local view = LAYOUT[string.byte(packed, pos) + 1]
-  views[i], starts[i] = view, pos + 1
-  pos = pos + 1
-  for w = 1, #view do
-    pos = pos + 2 + take('>I2', packed, pos) * view[w].record
-  end
+  local index, length = take('>BI4', packed, pos)
+  local view = LAYOUT[index + 1]
+  views[i], starts[i] = view, pos
+  pos = pos + 5 + length
   local old = call('GETRANGE', KEYS[i], '0', view.last_of_header)
   if #old ~= 0 then
-    if #old ~= view.header then return redis.error_reply('TENUTO ' .. KEYS[i] .. ' is too short') end
+    if #old ~= view.header then
+      return redis.error_reply('TENUTO ' .. KEYS[i] .. ' has ' .. #old .. ' bytes')
+    end
     heads[i] = old
   end
 end
+starts[#KEYS + 1] = pos
+
+-- The value of a new entity. Of brief ones many are alike: a pair seen once, in the same tile.
+local made = setmetatable({}, {__index = function(known, delta)
+  local view, at = LAYOUT[string.byte(delta, 1) + 1], 6
+  local parts, n = {}, #view
+  for w = 1, #view do
+    local ring = view[w]
+    local tiles, rows, newest = take('>I2', delta, at), {}, -1
+    at = at + 2
+    for _ = 1, tiles do
+      newest = take('>I4', delta, at)
+      rows[newest % ring.length] = sub(delta, at + 4, at + ring.record - 1)
+      at = at + ring.record
+    end
+    parts[w] = struct.pack('>I4', newest + 1)
+    for s = 0, ring.length - 1 do
+      n = n + 1
+      parts[n] = rows[s] or zeros[ring.slot]
+    end
+  end
+  local value = table.concat(parts)
+  known[delta] = value
+  return value
+end})
 
 local ops = {'OVERFLOW', 'SAT'}
 for i = 2, #KEYS do
   local key, view, old, n = KEYS[i], views[i], heads[i], 2
-  -- The last byte makes a new value as long as it must be.
-  if not old then
-    ops[3], ops[4], ops[5], ops[6] = 'SET', 'u8', view.last_byte, '0'
-    n = 6
-  end
   pos = starts[i]
-  for w = 1, #view do
+  local rings = #view
+  if not old then
+    if view.brief then
+      call('SET', key, made[sub(packed, pos, starts[i + 1] - 1)])
+      rings = 0
+    else
+      -- The last byte makes a new value as long as it must be.
+      ops[3], ops[4], ops[5], ops[6] = 'SET', 'u8', view.last_byte, '0'
+      n = 6
+    end
+  end
+  pos = pos + 5
+  for w = 1, rings do
     local ring = view[w]
     local tiles, head = take('>I2', packed, pos), 0
     pos = pos + 2
@@ -190,10 +224,11 @@ def _fill(script: str, layout: Layout) -> str:
 
 def _view(view: View) -> str:
     rings = ",".join(_ring(at, ring) for at, ring in enumerate(view.rings))
-    header = view.header_bytes
+    header, last_bit = view.header_bytes, 8 * (view.size - 1)
+    brief = "true" if view.size <= _BRIEF_BYTES else "false"
     return (
         f"{{size={view.size},header={header},last_of_header='{header - 1}',"
-        f"last_byte='{8 * (view.size - 1)}',{rings}}}"
+        f"brief={brief},last_byte='{last_bit}',{rings}}}"
     )
 
 
@@ -205,7 +240,8 @@ def _ring(at: int, ring: Ring) -> str:
         bit += 64 if cell.is_sum else 32
     cell_format = "".join("i8" if cell.is_sum else "I4" for cell in ring.cells)
     return (
-        f"{{head='{8 * HEAD_BYTES * at}',base={ring.offset},length={ring.length},slot={ring.slot_bytes},"
+        f"{{head='{8 * HEAD_BYTES * at}',base={ring.offset},length={ring.length},"
+        f"slot={ring.slot_bytes},"
         f"record={HEAD_BYTES + ring.slot_bytes},format='>I4{cell_format}',"
         f"types={{{','.join(types)}}},bits={{{','.join(bits)}}}}}"
     )

@@ -7,23 +7,23 @@ waiting long. Decides nothing by a clock.
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from tenuto.features.aggregate import Delta, chunk_of
+from tenuto.features.aggregate import Deltas
+from tenuto.features.chunks import cut
 from tenuto.features.layout import Layout
+from tenuto.features.packed_script import PackedScript, argument
 from tenuto.features.progress import ENTRY_BYTES, NO_ARRIVAL, Entry, unpack_all
 from tenuto.features.scripts import REPLACE, apply_script, sweep_script
 
-ENTITIES_PER_CHUNK = 100
-# Limits of one script: KEYS plus ARGV, and bytes, so that none runs long.
-_MAX_ENTITIES, _MAX_BYTES = 1_500, 1 << 20
+# Of the script that applies: what stands before the deltas, and they.
+_ARGUMENTS = 8
 
 
 class StoreError(RuntimeError):
@@ -51,6 +51,30 @@ class Slot:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedBatch:
+    """A batch as the calls that apply it, from where progress is expected.
+
+    Attributes:
+        entry: progress before it.
+        entities: how many it touches.
+        calls: of each chunk still to be applied, the number of keys, and keys and arguments.
+    """
+
+    slot: Slot
+    entry: Entry
+    end: int
+    arrival: int
+    entities: int
+    calls: list[tuple[int, bytes]]
+
+    @property
+    def after(self) -> Entry:
+        """Progress once it is applied."""
+        arrival = max(self.entry.arrival, self.arrival)
+        return replace(self.entry, next=self.end, arrival=arrival, batch_end=0, chunks=0, done=0)
+
+
 def key_prefix(layout: Layout, namespace: str) -> str:
     """Prefix of every key of a layout; its hash tag keeps all of them in one cluster slot."""
     name = f"{namespace}." if namespace else ""
@@ -75,7 +99,7 @@ class Store:
         self.partitions = partitions
         self.prefix = key_prefix(layout, namespace).encode()
         self.progress_key = self.prefix + b"progress"
-        self._apply = client.register_script(apply_script(layout))
+        self._apply = PackedScript(client, apply_script(layout))
         self._replace = client.register_script(REPLACE)
         self._sweep = client.register_script(sweep_script(layout))
         self._cursor = 0
@@ -137,54 +161,48 @@ class Store:
         _, entry = self._replace(keys=[self.progress_key], args=arguments)
         return cast(Entry, Entry.unpack(entry))
 
-    def apply(
-        self, slot: Slot, entry: Entry, end: int, arrival: int, deltas: Sequence[Delta]
-    ) -> Entry:
-        """Apply the batch ``[entry.next, end)`` from where the entry stands, chunk by chunk.
+    def prepare(
+        self, slot: Slot, entry: Entry, end: int, arrival: int, deltas: Deltas
+    ) -> PreparedBatch:
+        """Cut the batch ``[entry.next, end)`` into the calls that ``run`` makes; asks nobody.
 
         Args:
             slot: the batch's partition.
-            entry: progress as last seen; with a batch in progress, ``end`` must be its end.
+            entry: progress as it will be seen; with a batch in progress, ``end`` must be its end.
             end: the position after the batch.
             arrival: maximum record timestamp up to ``end``.
-            deltas: what the batch's accepted records add, one per entity.
+            deltas: what the batch's accepted records add.
+        """
+        chunks = cut(deltas, self.prefix, entry.chunks if entry.batch_end else 0)
+        start = argument(b"%d" % slot.at) + argument(entry.incarnation)
+        start += argument(b"%d" % entry.next) + argument(b"%d" % end)
+        start += argument(b"%d" % len(chunks))
+        progress, stop = argument(self.progress_key), argument(b"%d" % arrival)
+        calls = []
+        for at in range(entry.done, len(chunks)):
+            chunk = chunks[at]
+            arguments = start + argument(b"%d" % at) + stop + argument(chunk.packed)
+            calls.append((1 + chunk.entities, progress + chunk.keys + arguments))
+        return PreparedBatch(slot, entry, end, arrival, len(deltas), calls)
+
+    def run(self, prepared: PreparedBatch) -> Entry:
+        """Apply a batch from where progress stands, chunk by chunk, each reply awaited.
 
         Returns:
-            The entry after the last chunk.
+            The entry after the last chunk, which is ``prepared.after``.
 
         Raises:
             Elsewhere: another worker, or a loss of Redis, has moved progress.
         """
-        chunks = entry.chunks if entry.batch_end else self._chunks(deltas)
-        seen: Entry | None = entry
-        parts: dict[int, list[Delta]] = defaultdict(list)
-        for delta in deltas:
-            parts[chunk_of(delta.key, chunks)].append(delta)
-        for chunk in range(entry.done, chunks):
-            part = parts.get(chunk, [])
-            keys = [self.progress_key, *(self.prefix + delta.key for delta in part)]
-            head: list[Any] = [slot.at, entry.incarnation, entry.next, end, chunks, chunk, arrival]
-            applied, raw = self._apply(keys=keys, args=[*head, b"".join([d.packed for d in part])])
-            seen = Entry.unpack(raw)
-            if not applied or seen is None:
-                raise Elsewhere(seen)
-        return cast(Entry, seen)
+        for n_keys, packed in prepared.calls:
+            applied, raw = self._apply(n_keys, _ARGUMENTS, packed)
+            if not applied:
+                raise Elsewhere(Entry.unpack(raw))
+        return prepared.after
 
-    def _chunks(self, deltas: Sequence[Delta]) -> int:
-        """How many chunks keep every script within its limits, by count and by bytes."""
-        chunks = max(1, -(-len(deltas) // ENTITIES_PER_CHUNK))
-        while True:
-            entities, sizes = [0] * chunks, [0] * chunks
-            for delta in deltas:
-                chunk = chunk_of(delta.key, chunks)
-                entities[chunk] += 1
-                sizes[chunk] += len(delta.packed)
-            if max(entities) <= _MAX_ENTITIES and max(sizes) <= _MAX_BYTES:
-                return chunks
-            if chunks > 4 * max(1, len(deltas)):
-                # One entity alone is over the limit: no cut can mend that.
-                return chunks
-            chunks *= 2
+    def apply(self, slot: Slot, entry: Entry, end: int, arrival: int, deltas: Deltas) -> Entry:
+        """``prepare`` and ``run``."""
+        return self.run(self.prepare(slot, entry, end, arrival, deltas))
 
     def sweep(self, slowest_arrival_ms: int, count: int = 500) -> int:
         """One small step over the keys: delete entities that no reader can see any more.

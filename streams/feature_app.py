@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from tenuto.streams.heartbeats import HeartbeatWriter
 from tenuto.streams.process import BEAT_EVERY_S, Broker, Connections, Opening, close_with, repeat
 from tenuto.streams.transport import install_batches
 from tenuto.streams.worker import faust_app
+
+logger = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 1.0
 SWEEP_EVERY_S = 2.0
@@ -79,5 +82,14 @@ def feature_app(
     repeat(app, SWEEP_EVERY_S, lambda: worker.sweep(everything))
     if broker.live:
         repeat(app, BEAT_EVERY_S, beat)
+
+    @app.on_before_shutdown.connect
+    async def finish(*_: Any, **__: Any) -> None:
+        try:
+            await worker.flush()
+        except redis.RedisError as error:
+            # Whoever comes next goes on in the middle of it.
+            logger.warning("the batch in hand was not finished: %s", error)
+
     close_with(app, connections)
     return app

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from tenuto.features.aggregate import Aggregator
-from tenuto.features.store import Elsewhere, Store
+from tenuto.features.progress import Entry
+from tenuto.features.store import Elsewhere, PreparedBatch, Store
 from tenuto.streams.batches import TP, Batch, Delivery
 from tenuto.streams.codec import EventCodec
-from tenuto.streams.door import Limits, judge
+from tenuto.streams.door import Accepted, Limits, judge
 from tenuto.streams.feature_metrics import FeatureMetrics
 from tenuto.streams.feature_progress import FeatureProgress
 from tenuto.streams.intervals import cut, joined
@@ -28,6 +30,16 @@ class DeadLetters(Protocol):
     """Where refused records go; returns when they are safe there."""
 
     async def write(self, refusals: Sequence[Refusal]) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A batch that is being applied while the next one is prepared."""
+
+    prepared: PreparedBatch
+    batch: Batch
+    accepted: Accepted
+    task: asyncio.Task[None] | None = None
 
 
 class FeatureWorker:
@@ -61,6 +73,8 @@ class FeatureWorker:
         self._aggregator = Aggregator(store.layout)
         # Parts of a batch that another worker began and that did not come in one fetch.
         self._parts: dict[TP, list[Batch]] = {}
+        # One batch at most: where it leaves progress is known before it has got there.
+        self._flight: _Flight | None = None
         # Applying and looking for a loss must not see each other's half.
         self._lock = asyncio.Lock()
 
@@ -68,12 +82,14 @@ class FeatureWorker:
 
     async def start_positions(self, partitions: set[TP]) -> Mapping[TP, int]:
         async with self._lock:
+            await self._land()
             await asyncio.to_thread(self.store.check)
             self._parts.clear()
             return await self.progress.enter(partitions)
 
     async def on_revoked(self, partitions: set[TP]) -> None:
         async with self._lock:
+            await self._land()
             self.progress.leave(partitions)
             self._metrics.reads.forget(partitions)
             for tp in partitions:
@@ -82,21 +98,31 @@ class FeatureWorker:
     # What the agent does.
 
     async def take(self, batch: Batch) -> None:
-        """Apply what a batch adds from where progress stands; go back where it has gaps."""
+        """Apply what a batch adds from where progress stands; go back where it has gaps.
+
+        Returns while the batch is still being applied, so that the next one is prepared
+        meanwhile; ``flush`` waits for it.
+        """
         assert self.delivery is not None, "install_batches() comes first"
         async with self._lock:
             # Looked at under the lock: a seek may have overtaken the batch while it waited.
-            if not self.delivery.is_current(batch) or batch.tp not in self.progress.entries:
-                return
-            try:
-                await self._take(batch)
-            except Elsewhere as elsewhere:
-                await self._follow(batch.tp, elsewhere)
+            while self.delivery.is_current(batch) and batch.tp in self.progress.entries:
+                try:
+                    if await self._take(batch):
+                        return
+                except Elsewhere as elsewhere:
+                    await self._follow(batch.tp, elsewhere)
+
+    async def flush(self) -> None:
+        """Return once everything that was taken is applied, or its partition read again."""
+        async with self._lock:
+            await self._land()
 
     async def watch(self) -> None:
         """Notice a loss of Redis and read again what it has lost."""
         assert self.delivery is not None, "install_batches() comes first"
         async with self._lock:
+            await self._land()
             back = await self.progress.lost()
             for tp, offset in back.items():
                 self._parts.pop(tp, None)
@@ -114,38 +140,89 @@ class FeatureWorker:
         self._metrics.swept.inc(deleted)
         return deleted
 
-    async def _take(self, batch: Batch) -> None:
+    async def _take(self, batch: Batch) -> bool:
+        """Whether the batch is dealt with; otherwise progress has moved under it: look again."""
         tp = batch.tp
-        entry = self.progress.entries[tp]
-        held = self._parts.pop(tp, [])
-        if held and held[-1].end == batch.start:
-            batch = joined([*held, batch])
-        if batch.end <= entry.next:
-            return
-        if batch.start > entry.next:
+        entry = self._expected(tp)
+        held = self._parts.get(tp, [])
+        whole = joined([*held, batch]) if held and held[-1].end == batch.start else batch
+        if whole.end <= entry.next:
+            self._parts.pop(tp, None)
+            return True
+        if whole.start > entry.next:
+            if await self._land():
+                return False
             raise Elsewhere(entry)
-        if entry.batch_end > batch.end:
+        if entry.batch_end > whole.end:
             # Begun by a worker that is gone: it is cut into the same chunks only as a whole.
-            self._parts[tp] = [cut(batch, entry.next, batch.end)]
-            return
-        begun_end = entry.batch_end or batch.end
-        await self._apply(cut(batch, entry.next, begun_end))
-        if begun_end < batch.end:
-            await self._apply(cut(batch, begun_end, batch.end))
+            self._parts[tp] = [cut(whole, entry.next, whole.end)]
+            return True
+        begun_end = entry.batch_end or whole.end
+        if not await self._apply(cut(whole, entry.next, begun_end), entry):
+            return False
+        if begun_end < whole.end:
+            rest = cut(whole, begun_end, whole.end)
+            if not await self._apply(rest, self._expected(tp)):
+                return False
+        self._parts.pop(tp, None)
+        return True
 
-    async def _apply(self, batch: Batch) -> None:
-        tp, entry = batch.tp, self.progress.entries[batch.tp]
+    async def _apply(self, batch: Batch, entry: Entry) -> bool:
+        """Prepare a batch while the one before it is applied; False if that moved progress."""
+        tp = batch.tp
         codec = self._codecs[tp.topic]
         accepted = judge(codec, self._limits, batch, entry.arrival)
+        event = codec.event.name
+        prepared = self.store.prepare(
+            self.progress.slot(tp),
+            entry,
+            batch.end,
+            accepted.arrival_after,
+            self._aggregator.deltas(event, accepted.columns),
+        )
+        await self._land()
+        if self.progress.entries.get(tp) != entry:
+            return False
         if accepted.refused:
             await self._dead_letters.write(accepted.refused)
-        event = codec.event.name
-        deltas = self._aggregator.deltas(event, accepted.columns)
-        slot, arrival = self.progress.slot(tp), accepted.arrival_after
-        self.progress.entries[tp] = await asyncio.to_thread(
-            self.store.apply, slot, entry, batch.end, arrival, deltas
-        )
-        self._metrics.applied(batch, accepted, event, len(deltas))
+        if len(prepared.calls) > 1:
+            self._flight = _Flight(prepared, batch, accepted)
+            self._flight.task = asyncio.create_task(self._fly(self._flight))
+        else:
+            # One short script: handing it to a thread would take longer.
+            self.store.run(prepared)
+            self._applied(prepared, batch, accepted)
+        return True
+
+    def _expected(self, tp: TP) -> Entry:
+        """Where a partition stands once the batch in flight is applied."""
+        if self._flight is not None and self._flight.batch.tp == tp:
+            return self._flight.prepared.after
+        return self.progress.entries[tp]
+
+    async def _fly(self, flight: _Flight) -> None:
+        try:
+            await asyncio.to_thread(self.store.run, flight.prepared)
+        except Elsewhere as elsewhere:
+            await self._follow(flight.batch.tp, elsewhere)
+        else:
+            self._applied(flight.prepared, flight.batch, flight.accepted)
+        self._flight = None
+
+    def _applied(self, prepared: PreparedBatch, batch: Batch, accepted: Accepted) -> None:
+        self.progress.entries[batch.tp] = prepared.after
+        event = self._codecs[batch.topic].event.name
+        self._metrics.applied(batch, accepted, event, prepared.entities)
+
+    async def _land(self) -> bool:
+        """Wait for the batch in flight; whether there was one. Comes first under the lock."""
+        flight = self._flight
+        if flight is None:
+            return False
+        assert flight.task is not None, "a flight is a task from its start"
+        # A stop that cancels whoever waits must not cancel what is waited for.
+        await asyncio.shield(flight.task)
+        return True
 
     async def _follow(self, tp: TP, elsewhere: Elsewhere) -> None:
         """Read on from where progress stands, whoever moved it."""

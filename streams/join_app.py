@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ def join_app(
     *,
     stream: SampleStream,
     events: Sequence[Event],
+    counted: Collection[str],
     broker: Broker,
     limits: Limits,
     max_snapshot_bytes: int,
@@ -41,6 +42,7 @@ def join_app(
         name: of the platform; joiners of one platform and stream share the partitions.
         stream: labels and windows.
         events: of the platform; those that the stream needs are read.
+        counted: names of the events that features count: their refusals are the feature worker's.
         limits: of event records, the same as the feature worker's.
         max_snapshot_bytes: largest snapshot that counts.
         faust_settings: as for ``faust_app``.
@@ -62,6 +64,7 @@ def join_app(
         log=connections.log,
         samples=_Samples(connections, broker.topics.of(stream.topic)),
         dead_letters=connections,
+        judged={event.name for event in read} - set(counted),
         metrics=JoinMetrics(),
     )
     worker.delivery = install_batches(app, Opening(connections, worker))

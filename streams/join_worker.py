@@ -53,7 +53,8 @@ class JoinWorker:
         limits: of event records; ``snapshot_limits`` of snapshots.
         log: the broker's side.
         samples: where records go.
-        dead_letters: for refused snapshots; refused events are the feature worker's.
+        dead_letters: for refused snapshots, and refused records of the ``judged`` events.
+        judged: events that nobody else judges, because no feature counts them.
         metrics: of this process.
     """
 
@@ -70,6 +71,7 @@ class JoinWorker:
         log: BrokerLog,
         samples: SamplesOut,
         dead_letters: DeadLetters,
+        judged: Collection[str],
         metrics: JoinMetrics,
     ) -> None:
         self.delivery: Delivery | None = None
@@ -81,6 +83,7 @@ class JoinWorker:
         self._log = log
         self._samples = samples
         self._dead_letters = dead_letters
+        self._judged = frozenset(judged)
         self._metrics = metrics
         self._lines: dict[int, DelayLine] = {}
         self._topics = {codec.event.name: topic for topic, codec in codecs.items()}
@@ -173,7 +176,7 @@ class JoinWorker:
             if batch.topic == self._snapshots_topic:
                 await self._take_snapshots(line, batch)
             else:
-                self._take_labels(line, batch)
+                await self._take_labels(line, batch)
             self._pause_or_resume(line)
 
     async def emit(self) -> None:
@@ -198,10 +201,13 @@ class JoinWorker:
         line.add_snapshots(accepted.placed, batch.end, accepted.arrival_after, ended=accepted.ended)
         self._metrics.took_snapshots(batch, accepted)
 
-    def _take_labels(self, line: DelayLine, batch: Batch) -> None:
+    async def _take_labels(self, line: DelayLine, batch: Batch) -> None:
         codec = self._codecs[batch.topic]
         event = codec.event.name
         accepted = judge(codec, self._limits, batch, line.labels[event].arrival_ms)
+        if event in self._judged and accepted.refused:
+            await self._dead_letters.write(accepted.refused)
+            self._metrics.reads.refused(accepted.refused)
         line.add_labels(_labels(event, accepted), accepted.arrival_after, ended=accepted.ended)
         self._metrics.took_labels(batch, accepted, event)
 

@@ -13,6 +13,7 @@ from tenuto.features.events import Event
 from tenuto.features.feature import Feature
 from tenuto.features.rules import TimeRules
 from tenuto.features.schema import DeclarationError, FeatureSet
+from tenuto.snapshot.column_names import clashes
 from tenuto.snapshot.labels import SampleStream
 
 
@@ -90,6 +91,8 @@ class Platform:
                         f"samples: label {label.name!r} is read off {label.event.name!r}, "
                         "which is not among the events: add it to events="
                     )
+            for clash in clashes(self.feature_set().names, stream):
+                raise DeclarationError(f"{clash}: give it another name")
         stream_names = [stream.name for stream in self.samples]
         if len(set(stream_names)) < len(stream_names):
             raise DeclarationError(f"samples: two streams have one name: {stream_names}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from prometheus_client import start_http_server
+from prometheus_client import disable_created_metrics, start_http_server
 
+from tenuto import logs
 from tenuto.settings import Settings
 from tenuto.streams.door import Limits
 from tenuto.streams.process import Broker
@@ -50,9 +51,12 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def serve_metrics(settings: Settings) -> None:
-    """Serve Prometheus metrics where ``workers.metrics_port`` is set."""
+def begin(settings: Settings, log_format: str) -> None:
+    """Log, and serve Prometheus metrics where ``workers.metrics_port`` is set."""
+    logs.configure(log_format)
     workers = settings.workers
+    # A series of creation times beside each counter is of no use to anybody here.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     if workers.metrics_port:
         start_http_server(workers.metrics_port, workers.metrics_host)
         logger.info("metrics on %s:%d", workers.metrics_host, workers.metrics_port)

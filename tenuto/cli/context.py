@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from tenuto import logs
 from tenuto.settings import Loaded, Settings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -155,7 +154,3 @@ class Context:
                 f"redis at {self.settings.redis.address} does not answer"
             ) from error
         return client
-
-    def log_to_stderr(self) -> None:
-        """Set up logging for this process."""
-        logs.configure(self.log_format)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import click
 
 from tenuto.cli.context import Context, InputError
+from tenuto.cli.options import metrics_port_option
 
 
 @click.group()
-@click.option("--metrics-port", type=int, help="serve Prometheus metrics there; 0 for none")
-@click.pass_obj
-def command(context: Context, metrics_port: int | None) -> None:
+def command() -> None:
     """Write samples to files until SIGTERM."""
-    context.override(workers__metrics_port=metrics_port)
-    context.log_to_stderr()
 
 
 @command.command()
@@ -21,21 +18,27 @@ def command(context: Context, metrics_port: int | None) -> None:
 @click.option("--dir", "directory", help="where the files go")
 @click.option("--until-end", is_flag=True, help="stop at a replay's end mark")
 @click.option("--partitions", help="only these, such as 0,1,2")
+@metrics_port_option
 @click.pass_obj
 def parquet(
-    context: Context, name: str, directory: str | None, until_end: bool, partitions: str | None
+    context: Context,
+    name: str,
+    directory: str | None,
+    until_end: bool,
+    partitions: str | None,
+    metrics_port: int | None,
 ) -> None:
     """Write a sample stream as Parquet, each row once; a restart goes on where it stopped."""
-    from tenuto.processes import serve_metrics
+    from tenuto.processes import begin
     from tenuto.snapshot.manifests import SampleFilesError
     from tenuto.streams.sink_worker import SinkWorker, run_sink
 
-    context.override(sink__dir=directory)
+    context.override(sink__dir=directory, workers__metrics_port=metrics_port)
     settings = context.settings
     topic = context.names.of(context.sample_stream(name).topic)
     with context.topics() as topics:
         life = topics.incarnation(topic).hex()
-    serve_metrics(settings)
+    begin(settings, context.log_format)
     try:
         numbers = None if partitions is None else [int(n) for n in partitions.split(",")]
     except ValueError as error:

@@ -5,30 +5,29 @@ from __future__ import annotations
 import click
 
 from tenuto.cli.context import Context
+from tenuto.cli.options import metrics_port_option
 
 
 @click.group()
-@click.option("--metrics-port", type=int, help="serve Prometheus metrics there; 0 for none")
-@click.pass_obj
-def command(context: Context, metrics_port: int | None) -> None:
+def command() -> None:
     """Run a stream worker until SIGTERM; a crash exits with 1 and loses nothing."""
-    context.override(workers__metrics_port=metrics_port)
-    context.log_to_stderr()
 
 
 @command.command()
 @click.option("--reset", is_flag=True, help="rebuild where Redis belongs to another log")
+@metrics_port_option
 @click.pass_obj
-def features(context: Context, reset: bool) -> None:
+def features(context: Context, reset: bool, metrics_port: int | None) -> None:
     """Keep the windowed features in Redis up to date."""
-    from tenuto.processes import broker_of, limits_of, serve_metrics, worker_settings
+    from tenuto.processes import begin, broker_of, limits_of, worker_settings
     from tenuto.streams.feature_app import feature_app
     from tenuto.streams.worker import run
 
+    context.override(workers__metrics_port=metrics_port)
     client = context.redis()
     with context.topics():
         pass
-    serve_metrics(context.settings)
+    begin(context.settings, context.log_format)
     app = feature_app(
         context.platform.name,
         events=context.platform.events,
@@ -44,21 +43,24 @@ def features(context: Context, reset: bool) -> None:
 
 @command.command()
 @click.option("--stream", "name", default="default", show_default=True, help="sample stream")
+@metrics_port_option
 @click.pass_obj
-def join(context: Context, name: str) -> None:
+def join(context: Context, name: str, metrics_port: int | None) -> None:
     """Join snapshots to their delayed labels."""
-    from tenuto.processes import broker_of, limits_of, serve_metrics, worker_settings
+    from tenuto.processes import begin, broker_of, limits_of, worker_settings
     from tenuto.streams.join_app import join_app
     from tenuto.streams.worker import run
 
+    context.override(workers__metrics_port=metrics_port)
     stream = context.sample_stream(name)
     with context.topics():
         pass
-    serve_metrics(context.settings)
+    begin(context.settings, context.log_format)
     app = join_app(
         context.platform.name,
         stream=stream,
         events=context.platform.events,
+        counted=context.features.layout.topics,
         broker=broker_of(context.settings),
         limits=limits_of(context.settings),
         max_snapshot_bytes=context.settings.limits.snapshot_bytes,

@@ -121,7 +121,7 @@ class Run:
         self, name: str, *arguments: str, env: Mapping[str, str] | None = None
     ) -> None:
         port = free_port()
-        self.workers.start(name, ["worker", "--metrics-port", str(port), *arguments], env)
+        self.workers.start(name, ["worker", *arguments, "--metrics-port", str(port)], env)
         self.scrapes[name] = Scrape(f"http://127.0.0.1:{port}/metrics")
 
     def _started(self, kind: local.Kind) -> Settings:

@@ -88,9 +88,12 @@ class Workers:
 
     def kill(self, name: str) -> int:
         """SIGKILL a worker, as a crash test does; it is started again. Returns its pid."""
-        process = self._workers[name].process
-        process.kill()
-        return process.pid
+        self._workers[name].process.kill()
+        return self.pid(name)
+
+    def pid(self, name: str) -> int:
+        """Process id of a worker."""
+        return self._workers[name].process.pid
 
     def all_restarts(self) -> dict[str, int]:
         """How often each worker was started again."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,4 +165,45 @@ def test_a_redis_emptied_in_the_middle_is_rebuilt_and_changes_no_later_row(
             run.redis.flushall()
 
     run(log, embedded, tmp_path / "samples", empty)
+    assert files(tmp_path / "samples") == files(undisturbed)
+
+
+def test_a_redis_that_comes_back_with_older_data_catches_up_and_changes_no_row(
+    log: InteractionLog, embedded: local.LocalStack, tmp_path: Path, undisturbed: Path
+) -> None:
+    kept: dict[bytes, bytes] = {}
+
+    def restore_older(run: Run, counts: Counts) -> None:
+        if counts.boundaries == 40:
+            kept.update((key, run.redis.dump(key)) for key in run.redis.scan_iter())
+        if counts.boundaries == 80:
+            run.redis.flushall()
+            for key, value in kept.items():
+                run.redis.restore(key, 0, value)
+
+    run(log, embedded, tmp_path / "samples", restore_older)
+    assert kept
+    assert files(tmp_path / "samples") == files(undisturbed)
+
+
+def test_workers_that_are_frozen_and_revived_late_change_no_row(
+    log: InteractionLog, kafka: local.LocalStack, tmp_path: Path, undisturbed: Path
+) -> None:
+    frozen: list[int] = []
+
+    def freeze(run: Run, counts: Counts) -> None:
+        if counts.boundaries == 40:
+            for name, arguments in (
+                ("features", ["worker", "features"]),
+                ("join-default", ["worker", "join"]),
+            ):
+                frozen.append(run.workers.pid(name))
+                os.kill(frozen[-1], signal.SIGSTOP)
+                # Another one takes over when the group has given the frozen one up.
+                run.workers.start(f"{name}-2", arguments, {"TENUTO_WORKERS__INSTANCE": "second"})
+        if counts.boundaries == 80:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+
+    run(log, kafka, tmp_path / "samples", freeze)
     assert files(tmp_path / "samples") == files(undisturbed)

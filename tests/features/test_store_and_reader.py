@@ -10,7 +10,7 @@ import pytest
 import redis
 from oracle import Oracle, bits
 
-from tenuto.features.aggregate import Aggregator, Delta, entity_key
+from tenuto.features.aggregate import Aggregator, Deltas, entity_key
 from tenuto.features.client import FeatureClient
 from tenuto.features.feature import Feature
 from tenuto.features.matrix import State
@@ -152,7 +152,7 @@ def test_the_state_does_not_depend_on_how_the_log_is_cut_or_interleaved(redis_ur
     assert all(state == states[0] for state in states)
 
 
-def deltas_of(world: World, n: int = 400) -> list[Delta]:
+def deltas_of(world: World, n: int = 400) -> Deltas:
     rnd = random.Random(5)
     records = [event(rnd, "clicks", START_MS) for _ in range(n)]
     for at, record in enumerate(records):
@@ -191,12 +191,12 @@ def test_a_batch_interrupted_after_any_chunk_goes_on_where_it_stopped(
 
     calls, apply = 0, broken._apply
 
-    def failing(**arguments: Any) -> Any:
+    def failing(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls > fail_at:
             raise redis.ConnectionError("killed here")
-        return apply(**arguments)
+        return apply(*arguments)
 
     broken._apply = failing  # type: ignore[assignment]
     entry = broken.entry(slot)
@@ -222,17 +222,17 @@ def test_a_chunk_writes_nothing_when_a_key_has_a_wrong_type(redis_url: str) -> N
     wrong = world.store.prefix + entity_key(view, ["i7"])
     client.rpush(wrong, "not a string")
     before = set(client.keys())
+    pair = (entity_key(view, ["i7"]), entity_key(view, ["i8"]))
+    deltas = deltas_of(world)
+    chosen = [d for d in zip(deltas.keys, deltas.packed, strict=True) if d[0] in pair]
+    assert len(chosen) == 2
     with pytest.raises(redis.ResponseError):
         world.store.apply(
             world.store.slot("clicks", 0),
             world.entries["clicks", 0],
             1,
             START_MS,
-            [
-                d
-                for d in deltas_of(world)
-                if d.key in (entity_key(view, ["i7"]), entity_key(view, ["i8"]))
-            ],
+            Deltas([key for key, _ in chosen], [packed for _, packed in chosen]),
         )
     assert set(client.keys()) == before
 

@@ -40,6 +40,7 @@ app = Platform(
     "myshop",
     events=[views, purchases],
     features=[
+        sums(item.views, "7d"),
         sums(item.amount_cents, "7d"),
         rate(item.purchases, item.views, "1d", name="buy_rate", strength=10, otherwise=0.02),
         context("margin"),
@@ -59,6 +60,8 @@ MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 FRESHNESS_MS = 10_000
 TILE_MS = {7 * DAY_MS: 6 * HOUR_MS, DAY_MS: 30 * MINUTE_MS}
 
+COLUMNS = ["item_views_7d", "item_amount_cents_7d", "item_buy_rate_1d", "margin"]
+
 Row = dict[str, Any]
 
 
@@ -72,14 +75,13 @@ def shop_log() -> list[Row]:
         for position, item in enumerate(rnd.sample("abcdef", 3)):
             row: Row = {
                 "request_id": f"r{number}",
-                "user_id": f"u{rnd.randrange(4)}",
+                "user_id": f"u{number % 4}",
                 "query": "shoes",
                 "item_id": item,
                 "position": position,
                 "request_ts_ms": ts,
                 "margin": rnd.choice(["", "0.25", "0.5"]),
             }
-            row["user_id"] = f"u{number % 4}"
             if rnd.random() < 0.8:
                 row["view_ts_ms"] = ts + rnd.choice([300, 4_000, 11 * MINUTE_MS])
             if rnd.random() < 0.4:
@@ -142,7 +144,7 @@ def labels(row: Row, window_ms: int) -> tuple[int, int | None, int | None]:
 
 
 def features(row: Row, rows: list[Row]) -> list[float]:
-    """(item_amount_cents_7d, item_buy_rate_1d, margin) of one row of the log."""
+    """The shop's columns for one row of its log, as :data:`COLUMNS` names them."""
     now_ms = row["request_ts_ms"] // FRESHNESS_MS * FRESHNESS_MS
 
     def known(time: str, window_ms: int, item: str | None) -> list[Row]:
@@ -159,14 +161,16 @@ def features(row: Row, rows: list[Row]) -> list[float]:
         ]
 
     item = row["item_id"]
-    bought = known("purchase_ts_ms", 7 * DAY_MS, item)
-    amount = float(sum(other["amount_cents"] for other in bought)) if bought else np.nan
     margin = float(row["margin"]) if row["margin"] else np.nan
+    views, bought = (known(t, 7 * DAY_MS, item) for t in ("view_ts_ms", "purchase_ts_ms"))
+    if not views and not bought:
+        return [np.nan, np.nan, np.nan, margin]
+    amount_cents = sum(other["amount_cents"] for other in bought)
     shown, paid = (len(known(t, DAY_MS, item)) for t in ("view_ts_ms", "purchase_ts_ms"))
     all_shown, all_paid = (len(known(t, DAY_MS, None)) for t in ("view_ts_ms", "purchase_ts_ms"))
     prior = min(all_paid, all_shown) / all_shown if all_shown else 0.02
     rate = (min(paid, shown) + 10 * prior) / (shown + 10)
-    return [amount, rate, margin]
+    return [float(len(views)), float(amount_cents), rate, margin]
 
 
 def test_every_shown_item_is_a_row_of_both_streams(rows: list[Row], replayed: Path) -> None:
@@ -190,15 +194,14 @@ def test_both_streams_have_their_own_labels(rows: list[Row], replayed: Path) -> 
 
 def test_features_of_its_own_events_equal_a_plain_count(rows: list[Row], replayed: Path) -> None:
     fast, buy = by_row(replayed / "samples"), by_row(replayed / "samples" / "buy")
-    names = ["item_amount_cents_7d", "item_buy_rate_1d", "margin"]
     counted = 0
     for row in rows:
         key = row["request_id"], row["item_id"]
         expected = np.array(features(row, rows), np.float32)
         for sample in (fast[key], buy[key]):
-            got = np.array([sample[name] for name in names], np.float32)
+            got = np.array([sample[name] for name in COLUMNS], np.float32)
             np.testing.assert_array_equal(got, expected, err_msg=str(key))
-        counted += expected[0] > 0
+        counted += expected[1] > 0
     assert counted > 10
 
 
@@ -207,4 +210,4 @@ def test_nothing_of_the_preset_is_in_its_samples(rows: list[Row], replayed: Path
     assert figures["dead_letters"] == 0
     assert set(figures["events_by_topic"]) == {"views", "purchases"}
     columns = set(Samples(replayed / "samples" / "buy").table().column_names)
-    assert not columns & {"clicked", "played", "liked", "converted", "play_ms", "amount_cents_3d"}
+    assert not columns & {"clicked", "played", "liked", "converted", "play_ms"}
