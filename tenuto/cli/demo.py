@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from tenuto.cli.context import Context
 from tenuto.cli.live import LiveTable
-from tenuto.cli.runs import run_options, stack_options
+from tenuto.cli.runs import run_options, stack_options, write_figures
 
 OUT = Path(".tenuto/demo")
 NAMESPACE = "demo"
@@ -54,9 +53,7 @@ def command(
 
     def summarise(run: Run, demo: Demo) -> None:
         table.close()
-        if json_file is not None:
-            text = orjson.dumps(demo.figures, option=orjson.OPT_INDENT_2)
-            json_file.write_bytes(text + b"\n")
+        write_figures(demo.figures, json_file)
         click.echo(_summary(run, demo, OUT / "samples", keep=bool(keep)))
         while keep:
             time.sleep(1.0)

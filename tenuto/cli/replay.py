@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from tenuto.cli.context import Context, InputError
-from tenuto.cli.runs import run_options, stack_options
+from tenuto.cli.runs import empty, run_options, stack_options, write_figures
 
 
 @click.command()
@@ -60,15 +59,10 @@ def command(
         source = read_log(log, platform.events, on_error=_on_error(on_error), **read)
     except (InteractionLogError, OSError) as error:
         raise InputError(str(error)) from error
-    if any(out.glob("_manifests/*")):
-        raise InputError(f"--out {out}: holds samples already: choose an empty directory")
     namespace = f"replay-{uuid.uuid4().hex[:8]}"
-    with run_options(context, out, namespace, freshness, **stack) as options:
+    with run_options(context, empty(out), namespace, freshness, **stack) as options:
         figures = replay(source, options)
-    text = orjson.dumps(figures, option=orjson.OPT_INDENT_2)
-    if json_file is not None:
-        json_file.write_bytes(text + b"\n")
-    click.echo(text.decode())
+    click.echo(write_figures(figures, json_file))
 
 
 def _on_error(text: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import orjson
 
 from tenuto.cli.context import Context, InputError, NoServerError
 from tenuto.drive.run import RunOptions, run_settings
@@ -70,3 +71,22 @@ def run_options(
             raise InputError(str(error)) from error
         except (UnavailableError, BrokerUnavailableError) as error:
             raise NoServerError(str(error)) from error
+
+
+def write_figures(figures: dict[str, Any], json_file: Path | None) -> str:
+    """A run's figures as JSON text, in ``json_file`` too where one is given."""
+    text = orjson.dumps(figures, option=orjson.OPT_INDENT_2).decode()
+    if json_file is not None:
+        json_file.write_text(text + "\n")
+    return text
+
+
+def empty(out: Path) -> Path:
+    """A folder for samples that holds none.
+
+    Raises:
+        InputError: it holds samples of another run.
+    """
+    if any(out.glob("**/_manifests/*")):
+        raise InputError(f"--out {out}: holds samples already: choose an empty directory")
+    return out

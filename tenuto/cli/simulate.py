@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from tenuto.cli.context import Context, InputError
-from tenuto.cli.runs import run_options, stack_options
+from tenuto.cli.runs import empty, run_options, stack_options, write_figures
 
 
 @click.command()
@@ -49,12 +48,7 @@ def command(
         )
     except ValueError as error:
         raise InputError(str(error)) from error
-    if any(out.glob("_manifests/*")):
-        raise InputError(f"--out {out}: holds samples already: choose an empty directory")
     namespace = f"simulate-{uuid.uuid4().hex[:8]}"
-    with run_options(context, out, namespace, freshness, **stack) as options:
+    with run_options(context, empty(out), namespace, freshness, **stack) as options:
         figures = simulate(options, Simulator(settings)).figures
-    text = orjson.dumps(figures, option=orjson.OPT_INDENT_2)
-    if json_file is not None:
-        json_file.write_bytes(text + b"\n")
-    click.echo(text.decode())
+    click.echo(write_figures(figures, json_file))
