@@ -260,9 +260,10 @@ def main() -> None:
         }).settings  # fmt: skip
         os.environ["PYTHONPATH"] = str(Path(__file__).parent)
         platform = full if asked.preset == "full" else video.app
+        sizes = Sizes(settings.limits.event_bytes, settings.limits.snapshot_bytes)
         topics = plan(TopicNames(), platform.events, platform.samples,
                       partitions=asked.partitions, clock="driver",
-                      sizes=Sizes(settings.limits.event_bytes, settings.limits.snapshot_bytes))  # fmt: skip
+                      sizes=sizes)  # fmt: skip
         with Topics(settings.kafka) as admin:
             admin.create(topics, replication_factor=1)
         asyncio.run(publish(log, stack.bootstrap, asked.partitions))

@@ -14,6 +14,8 @@ from tenuto.features.progress import ENTRY_BYTES
 _MAX_ARGUMENTS = 1_000
 # Lua hashes every byte of every string: a longer value is not worth making there.
 _BRIEF_BYTES = 512
+# A function of Lua has at most 200.
+_MAX_LOCALS = 150
 
 APPLY = """
 -- KEYS: progress, then one key per entity.
@@ -31,7 +33,6 @@ if nxt ~= start or done ~= chunk then return {0, entry} end
 if batch_end ~= 0 and (batch_end ~= stop or had_chunks ~= chunks) then return {0, entry} end
 if batch_end == 0 and chunk ~= 0 then return {0, entry} end
 
-local LAYOUT = @LAYOUT@
 local packed, pos = ARGV[8], 1
 -- Redis turns a number into an argument slowly: few different ones are turned here, once.
 local digits = setmetatable({}, {__index = function(known, number)
@@ -44,6 +45,8 @@ local zeros = setmetatable({}, {__index = function(known, length)
   known[length] = string
   return string
 end})
+
+local LAYOUT = @LAYOUT@
 
 -- A key of a wrong type or with a foreign value fails here, before anything is written.
 local views, heads, starts = {}, {}, {}
@@ -93,7 +96,7 @@ for i = 2, #KEYS do
   local rings = #view
   if not old then
     if view.brief then
-      call('SET', key, made[sub(packed, pos, starts[i + 1] - 1)])
+      call('SETRANGE', key, '0', made[sub(packed, pos, starts[i + 1] - 1)])
       rings = 0
     else
       -- The last byte makes a new value as long as it must be.
@@ -128,26 +131,17 @@ for i = 2, #KEYS do
         ops[n + 1], ops[n + 2], ops[n + 3], ops[n + 4] = 'SET', 'u32', ring.head, digits[head]
         n = n + 4
       end
-      local types, bits, form = ring.types, ring.bits, ring.format
+      local add, kept = ring.add, head - length
       for _ = 1, tiles do
-        local row = {take(form, packed, pos)}
-        pos = pos + record
-        local tile = row[1]
-        if tile >= head - length then
-          local bit = 8 * (base + (tile % length) * slot)
-          for c = 1, #types do
-            local value = row[c + 1]
-            if value ~= 0 then
-              ops[n + 1], ops[n + 2] = 'INCRBY', types[c]
-              ops[n + 3], ops[n + 4] = digits[bit + bits[c]], digits[value]
-              n = n + 4
-            end
-          end
+        local tile = take('>I4', packed, pos)
+        if tile >= kept then
+          n = add(packed, pos + 4, 8 * (base + (tile % length) * slot), ops, n)
           if n > @MAX@ then
             call('BITFIELD', key, unpack(ops, 1, n))
             n = 2
           end
         end
+        pos = pos + record
       end
     end
   end
@@ -233,15 +227,27 @@ def _view(view: View) -> str:
 
 
 def _ring(at: int, ring: Ring) -> str:
-    types, bits, bit = [], [], 0
-    for cell in ring.cells:
-        types.append("'i64'" if cell.is_sum else "'u32'")
-        bits.append(str(bit))
-        bit += 64 if cell.is_sum else 32
-    cell_format = "".join("i8" if cell.is_sum else "I4" for cell in ring.cells)
     return (
         f"{{head='{8 * HEAD_BYTES * at}',base={ring.offset},length={ring.length},"
-        f"slot={ring.slot_bytes},"
-        f"record={HEAD_BYTES + ring.slot_bytes},format='>I4{cell_format}',"
-        f"types={{{','.join(types)}}},bits={{{','.join(bits)}}}}}"
+        f"slot={ring.slot_bytes},record={HEAD_BYTES + ring.slot_bytes},add={_adding(ring)}}}"
     )
+
+
+def _adding(ring: Ring) -> str:
+    """A function that turns a slot's cells, at ``pos``, into additions at ``bit``."""
+    lines, at = [], 0
+    for first in range(0, len(ring.cells), _MAX_LOCALS):
+        cells = ring.cells[first : first + _MAX_LOCALS]
+        names = [f"c{i}" for i in range(len(cells))]
+        form = "".join("i8" if cell.is_sum else "I4" for cell in cells)
+        lines.append(f"do local {','.join(names)}=take('>{form}',packed,pos+{at})")
+        for name, cell in zip(names, cells, strict=True):
+            kind, size = ("i64", 8) if cell.is_sum else ("u32", 4)
+            lines.append(
+                f"if {name}~=0 then ops[n+1],ops[n+2],ops[n+3],ops[n+4]="
+                f"'INCRBY','{kind}',digits[bit+{8 * at}],digits[{name}] n=n+4 end"
+            )
+            at += size
+        lines.append("end")
+    body = "\n".join(lines)
+    return f"function(packed,pos,bit,ops,n)\n{body}\nreturn n end"

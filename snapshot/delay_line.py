@@ -56,6 +56,7 @@ class DelayLine:
         partition: number, for the samples' columns.
         start: snapshot offset up to which samples were emitted before.
         arrival_ms: arrival of the snapshots partition up to ``start``.
+        scores: names of the served scores that samples show.
 
     Attributes:
         emitted: snapshot offset that the next record starts at.
@@ -68,6 +69,7 @@ class DelayLine:
     partition: int
     start: int
     arrival_ms: int
+    scores: Sequence[str] = ()
     memory: LabelMemory = field(init=False)
     labels: dict[str, Front] = field(init=False)
     snapshots: Front = field(init=False)
@@ -122,7 +124,12 @@ class DelayLine:
         while block := self._final_block():
             labels = join(self.memory, block_of(block))
             for run, rows in batches_of(
-                block, labels, self.stream, self.partition, max_bytes=RECORD_BYTES
+                block,
+                labels,
+                self.stream,
+                self.partition,
+                scores=self.scores,
+                max_bytes=RECORD_BYTES,
             ):
                 last = run[-1]
                 end = last.offset + 1

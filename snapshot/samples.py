@@ -96,17 +96,19 @@ def batches_of(
     stream: SampleStream,
     partition: int,
     *,
+    scores: Sequence[str],
     max_bytes: int,
 ) -> Iterator[tuple[Sequence[PlacedSnapshot], pa.RecordBatch]]:
     """Rows of consecutive snapshots, one Arrow batch for each run of equal columns.
 
-    A batch is of whole snapshots, of about ``max_bytes`` at most and of one at least.
+    A batch is of whole snapshots, of about ``max_bytes`` at most and of one at least. Of the
+    served scores it has those named in ``scores``, null where a snapshot has none.
     """
     start_row = 0
     for run in _runs(placed, max_bytes):
         rows = sum(len(p.snapshot.items) for p in run)
         part = {name: column.slice(start_row, rows) for name, column in labels.columns.items()}
-        yield run, _batch(run, part, stream, partition)
+        yield run, _batch(run, part, stream, partition, scores)
         start_row += rows
 
 
@@ -121,7 +123,7 @@ def _runs(placed: Sequence[PlacedSnapshot], max_bytes: int) -> Iterator[list[Pla
     size = 0
     for one in placed:
         size += sample_bytes(one)
-        if run and (size > max_bytes or _shape(one) != _shape(run[0])):
+        if run and (size > max_bytes or one.snapshot.columns != run[0].snapshot.columns):
             yield run
             run, size = [], sample_bytes(one)
         run.append(one)
@@ -129,15 +131,14 @@ def _runs(placed: Sequence[PlacedSnapshot], max_bytes: int) -> Iterator[list[Pla
         yield run
 
 
-def _shape(placed: PlacedSnapshot) -> tuple[Any, ...]:
-    return placed.snapshot.columns, sorted(placed.snapshot.scores)
-
-
 def _batch(
-    run: Sequence[PlacedSnapshot], labels: dict[str, pa.Array], stream: SampleStream, partition: int
+    run: Sequence[PlacedSnapshot],
+    labels: dict[str, pa.Array],
+    stream: SampleStream,
+    partition: int,
+    scores: Sequence[str],
 ) -> pa.RecordBatch:
     first = run[0].snapshot
-    scores = sorted(first.scores)
     counts = np.array([len(p.snapshot.items) for p in run], np.int64)
     rows = int(counts.sum())
     of_row = np.repeat(np.arange(len(run)), counts)
@@ -167,7 +168,7 @@ def _batch(
         columns += [np.ascontiguousarray(values[:, index]), np.ascontiguousarray(states[:, index])]
     columns += labels.values()
     for name in scores:
-        columns.append(np.frombuffer(b"".join(s.scores[name] for s in snapshots), "<f4"))
+        columns.append(_served(snapshots, name))
     propensity = pa.array([s.propensity for s in snapshots], pa.float64()).take(of_row)
     columns += [
         text("policy"),
@@ -186,3 +187,14 @@ def _batch(
         for column, field in zip(columns, schema, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _served(snapshots: Sequence[Snapshot], name: str) -> pa.Array:
+    """A served score of every row, null where its snapshot has none."""
+    parts = [s.scores.get(name) for s in snapshots]
+    if all(parts):
+        return pa.array(np.frombuffer(b"".join(part or b"" for part in parts), "<f4"))
+    sizes = [len(s.items) for s in snapshots]
+    filled = [part or bytes(4 * size) for part, size in zip(parts, sizes, strict=True)]
+    absent = np.repeat([part is None for part in parts], sizes)
+    return pa.array(np.frombuffer(b"".join(filled), "<f4"), pa.float32(), mask=absent)

@@ -31,6 +31,7 @@ def join_app(
     stream: SampleStream,
     events: Sequence[Event],
     counted: Collection[str],
+    scores: Sequence[str],
     broker: Broker,
     limits: Limits,
     max_snapshot_bytes: int,
@@ -43,6 +44,7 @@ def join_app(
         stream: labels and windows.
         events: of the platform; those that the stream needs are read.
         counted: names of the events that features count: their refusals are the feature worker's.
+        scores: names of the served scores that samples show.
         limits: of event records, the same as the feature worker's.
         max_snapshot_bytes: largest snapshot that counts.
         faust_settings: as for ``faust_app``.
@@ -64,6 +66,7 @@ def join_app(
         log=connections.log,
         samples=_Samples(connections, broker.topics.of(stream.topic)),
         dead_letters=connections,
+        scores=scores,
         judged={event.name for event in read} - set(counted),
         metrics=JoinMetrics(),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +54,7 @@ class JoinWorker:
         log: the broker's side.
         samples: where records go.
         dead_letters: for refused snapshots, and refused records of the ``judged`` events.
+        scores: names of the served scores that samples show.
         judged: events that nobody else judges, because no feature counts them.
         metrics: of this process.
     """
@@ -72,6 +73,7 @@ class JoinWorker:
         samples: SamplesOut,
         dead_letters: DeadLetters,
         judged: Collection[str],
+        scores: Sequence[str],
         metrics: JoinMetrics,
     ) -> None:
         self.delivery: Delivery | None = None
@@ -84,6 +86,7 @@ class JoinWorker:
         self._samples = samples
         self._dead_letters = dead_letters
         self._judged = frozenset(judged)
+        self._scores = tuple(scores)
         self._metrics = metrics
         self._lines: dict[int, DelayLine] = {}
         self._topics = {codec.event.name: topic for topic, codec in codecs.items()}
@@ -147,7 +150,7 @@ class JoinWorker:
                 self._metrics.missed.inc(begin - start)
             number = tp.partition
             self._lines[number] = DelayLine(
-                self._stream, self._events, rules, number, start, arrival_ms
+                self._stream, self._events, rules, number, start, arrival_ms, self._scores
             )
             positions[tp] = max(start, begin)
             self._behind[number] = positions[tp] < extents[tp].end

@@ -25,6 +25,7 @@ class Platform:
         events: event streams, each a topic.
         features: columns in order; lists of features may be nested once.
         samples: sample streams (joins) over the same snapshots.
+        scores: names of the served scores that rankers capture; columns of the samples.
 
     Raises:
         DeclarationError: declarations that do not fit together, by name.
@@ -42,11 +43,13 @@ class Platform:
         events: Iterable[Event],
         features: Iterable[Feature | Sequence[Feature]],
         samples: Iterable[SampleStream] = (),
+        scores: Iterable[str] = ("score",),
     ) -> None:
         self.name = name
         self.events = tuple(events)
         self.features = tuple(features)
         self.samples = tuple(samples)
+        self.scores = tuple(scores)
         self._feature_set = lru_cache(lambda rules: FeatureSet.of(self.features, rules))
         self._check()
 

@@ -12,7 +12,7 @@ import click
 
 from tenuto.cli.context import Context
 from tenuto.cli.live import LiveTable
-from tenuto.cli.runs import run_options, stack_options, write_figures
+from tenuto.cli.runs import check_events, run_options, stack_options, write_figures
 
 OUT = Path(".tenuto/demo")
 NAMESPACE = "demo"
@@ -43,8 +43,9 @@ def command(
 
     from tenuto.drive.demo import DEMO_SPEED, DEMO_WORLD, Demo, simulate
     from tenuto.drive.run import Run
-    from tenuto.drive.simulator import Simulator
+    from tenuto.drive.simulator import EVENTS, Simulator
 
+    check_events(context, EVENTS)
     shutil.rmtree(OUT, ignore_errors=True)
     world = Simulator(replace(DEMO_WORLD, seed=seed))
     keep = sys.stdout.isatty() and sys.stdin.isatty() if keep is None else keep
@@ -81,8 +82,9 @@ _OVERHEAD_S = 45.0
 
 def _summary(run: Any, demo: Any, out: Path, *, keep: bool) -> str:
     f = demo.figures
+    python = _relative(sys.executable)
     servers = f"--bootstrap {run.settings.kafka.bootstrap} --redis {run.settings.redis.url}"
-    inspect = f"tenuto {servers} --namespace {NAMESPACE} inspect request {demo.request_id}"
+    inspect = f"{servers} --namespace {NAMESPACE} inspect request {demo.request_id}"
     pause = f["crash_pause_ms"]
     lines = [
         "",
@@ -105,9 +107,15 @@ def _summary(run: Any, demo: Any, out: Path, *, keep: bool) -> str:
     lines += [
         "",
         "to paste:",
-        f'  python -c "{polars}"',
-        f"  TENUTO_KAFKA__PARTITIONS={partitions} {inspect}",
-        "  tenuto replay YOUR_LOG.parquet --dry-run",
+        f'  {python} -c "{polars}"',
+        f"  TENUTO_KAFKA__PARTITIONS={partitions} {python} -m tenuto {inspect}",
+        f"  {python} -m tenuto replay YOUR_LOG.parquet --dry-run",
     ]
     lines.append("servers stay up; ^C ends them" if keep else "(inspect needs the servers: --keep)")
     return "\n".join(lines)
+
+
+def _relative(path: str) -> str:
+    """A path as short as it can be pasted here."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path

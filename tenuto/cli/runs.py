@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from tenuto.cli.context import Context, InputError, NoServerError
 from tenuto.drive.run import RunOptions, run_settings
 from tenuto.drive.workers import WorkerFailedError
 from tenuto.features.durations import duration_ms
+from tenuto.features.events import Event
 from tenuto.local import StackError
 from tenuto.streams.outbox import BrokerUnavailableError
 from tenuto.streams.topics import UnavailableError
@@ -40,6 +41,20 @@ def stack_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def check_events(context: Context, events: Iterable[Event]) -> None:
+    """Refuse an application that does not declare what a simulation sends.
+
+    Raises:
+        InputError: names the application and the events.
+    """
+    absent = [event.name for event in events if event not in context.platform.events]
+    if absent:
+        raise InputError(
+            f"app {context.settings.app}: the simulator sends {', '.join(absent)}, which it does "
+            "not declare: add tenuto.presets.video.events, or replay a log of your own"
+        )
 
 
 @contextmanager

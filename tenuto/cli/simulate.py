@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tenuto.cli.context import Context, InputError
-from tenuto.cli.runs import empty, run_options, stack_options, write_figures
+from tenuto.cli.runs import check_events, empty, run_options, stack_options, write_figures
 
 
 @click.command()
@@ -36,7 +36,7 @@ def command(
 ) -> None:
     """Simulate traffic; the same seed and settings give the same rows, bit for bit."""
     from tenuto.drive.demo import simulate
-    from tenuto.drive.simulator import Simulator
+    from tenuto.drive.simulator import EVENTS, Simulator
     from tenuto.drive.world import SimulatorSettings
 
     try:
@@ -48,6 +48,7 @@ def command(
         )
     except ValueError as error:
         raise InputError(str(error)) from error
+    check_events(context, EVENTS)
     namespace = f"simulate-{uuid.uuid4().hex[:8]}"
     with run_options(context, empty(out), namespace, freshness, **stack) as options:
         figures = simulate(options, Simulator(settings)).figures

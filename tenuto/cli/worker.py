@@ -61,6 +61,7 @@ def join(context: Context, name: str, metrics_port: int | None) -> None:
         stream=stream,
         events=context.platform.events,
         counted=context.features.layout.topics,
+        scores=context.platform.scores,
         broker=broker_of(context.settings),
         limits=limits_of(context.settings),
         max_snapshot_bytes=context.settings.limits.snapshot_bytes,

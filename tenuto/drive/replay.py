@@ -35,6 +35,10 @@ def replay(
         letters = run.dead_letters()
     return {
         **figures(counts, started),
+        "samples_dirs": {
+            stream.name: str(options.samples_dir(stream.name))
+            for stream in options.platform.samples
+        },
         "dead_letters": sum(letters.values()),
         "dead_letters_by_reason": letters,
         "skipped_rows": dict(log.problems.by_reason),

@@ -59,6 +59,10 @@ class RunOptions:
     freshness: str = "10s"
     start_stack: local.Kind | None = "embedded"
 
+    def samples_dir(self, stream: str) -> Path:
+        """Where a sample stream's files go: ``out_dir`` itself for the default one."""
+        return self.out_dir if stream == "default" else self.out_dir / stream
+
 
 class Run:
     """Servers, topics and workers of a run; a context manager that stops them all."""
@@ -98,8 +102,8 @@ class Run:
         for stream in self.platform.samples:
             name = stream.name
             self._start_worker(f"join-{name}", "join", "--stream", name, env=unhurried)
-            out = options.out_dir if name == "default" else options.out_dir / name
-            sink = ["sink", "parquet", "--stream", name, "--dir", str(out), "--until-end"]
+            out = str(options.samples_dir(name))
+            sink = ["sink", "parquet", "--stream", name, "--dir", out, "--until-end"]
             self.workers.start(f"sink-{name}", sink, unhurried)
         features = self.platform.feature_set(settings.time.rules())
         partitions = settings.kafka.partitions

@@ -21,6 +21,8 @@ RECALL_SCORE = Context("recall_score", "item", float)
 PUBLISHED = Context("published_ts", "item", int)
 CONTEXT = (RECALL_SCORE, PUBLISHED)
 """What the candidates of a simulated request bring with them."""
+EVENTS = (impressions, clicks, plays, likes)
+"""What users of the world send: an application that is simulated declares them."""
 
 FEED_SHARE = 0.25
 FEWEST_CANDIDATES, MOST_CANDIDATES = 20, 40

@@ -42,8 +42,14 @@ def test_the_demo_loses_and_doubles_nothing_when_its_worker_is_killed(tmp_path: 
         assert figures[name] == 0, name
     assert figures["events"] > figures["snapshots"] > 100
     assert figures["freshness_p50_ms"] <= figures["freshness_p99_ms"]
-    assert "to paste:" in run.stdout
-    assert "inspect request" in run.stdout
+    polars, inspect, replay = run.stdout.partition("to paste:\n")[2].splitlines()[:3]
+    assert "inspect request r" in inspect
+    assert "replay" in replay
+    pasted = subprocess.run(
+        polars, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert pasted.returncode == 0, pasted.stderr
+    assert "smoothed_ctr" in pasted.stdout
 
 
 def test_an_interrupt_stops_the_demo_and_its_children(tmp_path: Path) -> None:

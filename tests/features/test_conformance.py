@@ -71,13 +71,16 @@ def test_hashes_are_the_same_in_every_process() -> None:
     assert printed == {f"{[f.hash for f in video.full]}\n"}
 
 
+HOUR = Window.of("1h")
+
+
 @dataclass(frozen=True)
 class Share(Feature):
     """Clicks per impression, and ways of getting it wrong."""
 
     name: str = "share"
     counter: Counter = video.item.impressions
-    window: Window = Window.of("1h")
+    window: Window = HOUR
     offset: float = 0.5
     fresh_within_ms: int = 1_000
 
@@ -100,7 +103,7 @@ def broken(**members: Any) -> Feature:
 
 
 def total_of(read: Read) -> Any:
-    return read.total(video.item.impressions, Window.of("1h"))
+    return read.total(video.item.impressions, HOUR)
 
 
 def changing(self: Any, read: Read) -> Floats:
@@ -110,7 +113,7 @@ def changing(self: Any, read: Read) -> Floats:
 
 
 def undeclared(self: Any, read: Read) -> Floats:
-    return read.total(video.item.clicks, Window.of("1h")).astype(np.float64)
+    return read.total(video.item.clicks, HOUR).astype(np.float64)
 
 
 BROKEN: dict[str, tuple[Feature, str]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pyarrow as pa
@@ -79,9 +80,10 @@ def test_an_event_is_documented_as_it_is_declared(event: Event) -> None:
     text = section("events.md", f"### {event.name}")
     own = {n: f for n, f in event.all_fields.items() if n not in BASE_FIELDS}
     assert rows(text) == field_rows(own)
-    assert event.doc in text
-    assert ("implies an impression" in text) is event.implies_impression
-    assert f"version {event.version}" in text
+    prose = " ".join(text.split())
+    assert event.doc in prose
+    assert ("implies an impression" in prose) is event.implies_impression
+    assert f"version {event.version}" in prose
     (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     record = json.loads(example)
     assert EventCodec(event).decode([example.encode()]).faults == {}
@@ -124,9 +126,9 @@ def test_every_state_of_a_value_is_documented() -> None:
 
 def run_blocks(name: str) -> None:
     """Run a page's Python blocks one after the other."""
-    namespace: dict[str, Any] = {}
+    namespace: dict[str, Any] = {"__name__": name}
     for block in re.findall(r"```python\n(.*?)```", page(name), re.DOTALL):
-        exec(compile(block, name, "exec"), namespace)
+        exec(compile(dedent(block), name, "exec", dont_inherit=True), namespace)
     for test in [value for key, value in namespace.items() if key.startswith("test_")]:
         test()
 

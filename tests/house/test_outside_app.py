@@ -211,3 +211,13 @@ def test_nothing_of_the_preset_is_in_its_samples(rows: list[Row], replayed: Path
     assert set(figures["events_by_topic"]) == {"views", "purchases"}
     columns = set(Samples(replayed / "samples" / "buy").table().column_names)
     assert not columns & {"clicked", "played", "liked", "converted", "play_ms"}
+
+
+@pytest.mark.parametrize("command", ["simulate", "demo"])
+def test_it_is_not_simulated_as_it_lacks_the_events_of_that_world(
+    command: str, replayed: Path, run_python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = run_python(replayed, "-m", "tenuto", "--app", "myshop.ranking:app", command)
+    assert done.returncode == 2
+    assert done.stderr.startswith("tenuto: app myshop.ranking:app: the simulator sends impressions")
+    assert done.stderr.count("\n") == 1
