@@ -1,8 +1,7 @@
 """How far the store has read: one fixed-size entry per (topic, partition), in one string value.
 
 The entry moves in the same atomic script as the deltas, which is what makes the state a function
-of a prefix of the log. This module knows the bytes; ``scripts.py`` the
-scripts.
+of a prefix of the log. This module knows the bytes, ``scripts.py`` the scripts.
 """
 
 from __future__ import annotations
