@@ -46,7 +46,9 @@ from tenuto.streams.topics import Sizes, Topics, plan
 SHOWN = 10
 START_MS = 1_700_000_000_000
 
-full = Platform("video-full", events=video.events, features=video.full, samples=video.samples)
+full = Platform(
+    "video-full", events=video.app.events, features=video.full, samples=video.app.samples
+)
 
 Log = dict[str, list[tuple[int, str, bytes]]]
 
@@ -145,7 +147,8 @@ class Catching:
             began, first = time.perf_counter(), done
             cpu = cpu_s(worker.pid), cpu_s(self.stack.redis_pid)
             while (done := self._done()) < self.total:
-                self._read()
+                if reads_per_s:
+                    self._read()
                 time.sleep(1 / reads_per_s if reads_per_s else 0.05)
                 if worker.poll() is not None:
                     raise SystemExit(f"the worker ended: see {worker_log}")

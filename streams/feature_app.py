@@ -18,8 +18,7 @@ from tenuto.streams.door import Limits
 from tenuto.streams.feature_metrics import FeatureMetrics
 from tenuto.streams.feature_progress import FeatureProgress
 from tenuto.streams.feature_worker import FeatureWorker
-from tenuto.streams.heartbeats import HeartbeatWriter
-from tenuto.streams.process import BEAT_EVERY_S, Broker, Connections, Opening, close_with, repeat
+from tenuto.streams.process import Beats, Broker, Connections, Opening, close_with, repeat
 from tenuto.streams.transport import install_batches
 from tenuto.streams.worker import faust_app
 
@@ -59,29 +58,26 @@ def feature_app(
     store = Store(client, layout, limits.n_partitions, broker.topics.namespace)
     progress = FeatureProgress(store, connections.log, topics, reset=reset)
     codecs = {topics[event.name]: EventCodec(event) for event in fed}
-    worker = FeatureWorker(store, progress, codecs, limits, connections, FeatureMetrics())
+    metrics = FeatureMetrics()
+    worker = FeatureWorker(store, progress, codecs, limits, connections, metrics)
     worker.delivery = install_batches(app, Opening(connections, worker))
     everything = [TP(topic, p) for topic in topics.values() for p in range(limits.n_partitions)]
-    beats: list[HeartbeatWriter] = []
+    beats = Beats(
+        app,
+        connections,
+        lambda: progress.entries,
+        metrics.reads.heartbeats_failed,
+        live=broker.live,
+    )
 
     @app.agent(app.topic(*topics.values()))
     async def features(stream: Any) -> None:
         async for batch in stream:
-            for writer in beats:
-                writer.seen(batch.topic, batch.partition)
+            beats.seen(batch)
             await worker.take(batch)
-
-    async def beat() -> None:
-        if progress.entries and not beats:
-            beats.append(HeartbeatWriter(connections.producer))
-        for writer in beats:
-            writer.assign(progress.entries)
-            await writer.beat()
 
     repeat(app, WATCH_EVERY_S, worker.watch)
     repeat(app, SWEEP_EVERY_S, lambda: worker.sweep(everything))
-    if broker.live:
-        repeat(app, BEAT_EVERY_S, beat)
 
     @app.on_before_shutdown.connect
     async def finish(*_: Any, **__: Any) -> None:

@@ -13,10 +13,9 @@ from tenuto.snapshot.labels import SampleStream
 from tenuto.snapshot.sample_record import Interval
 from tenuto.streams.codec import EventCodec
 from tenuto.streams.door import Limits
-from tenuto.streams.heartbeats import HeartbeatWriter
 from tenuto.streams.join_metrics import JoinMetrics
 from tenuto.streams.join_worker import JoinWorker
-from tenuto.streams.process import BEAT_EVERY_S, Broker, Connections, Opening, close_with, repeat
+from tenuto.streams.process import Beats, Broker, Connections, Opening, close_with, repeat
 from tenuto.streams.transport import install_batches
 from tenuto.streams.worker import faust_app
 
@@ -55,6 +54,7 @@ def join_app(
     needed = {label.event.name for label in stream.labels}
     read = [event for event in events if event.name in needed or event.implies_impression]
     topics = broker.topics.events(read)
+    metrics = JoinMetrics()
     worker = JoinWorker(
         stream,
         read,
@@ -68,30 +68,26 @@ def join_app(
         dead_letters=connections,
         scores=scores,
         judged={event.name for event in read} - set(counted),
-        metrics=JoinMetrics(),
+        metrics=metrics,
     )
     worker.delivery = install_batches(app, Opening(connections, worker))
-    beats: list[HeartbeatWriter] = []
+    # A partition that is not being read for now is not silent.
+    beats = Beats(
+        app,
+        connections,
+        lambda: worker.held - worker.paused,
+        metrics.reads.heartbeats_failed,
+        live=broker.live,
+    )
 
     @app.agent(app.topic(broker.topics.snapshots, *topics.values()))
     async def join(stream: Any) -> None:
         async for batch in stream:
-            for writer in beats:
-                writer.seen(batch.topic, batch.partition)
+            beats.seen(batch)
             await worker.take(batch)
-
-    async def beat() -> None:
-        if worker.held and not beats:
-            beats.append(HeartbeatWriter(connections.producer))
-        for writer in beats:
-            # A partition that is not being read for now is not silent.
-            writer.assign(worker.held - worker.paused)
-            await writer.beat()
 
     repeat(app, EMIT_EVERY_S, worker.emit)
     repeat(app, TELL_EVERY_S, worker.tell_progress)
-    if broker.live:
-        repeat(app, BEAT_EVERY_S, beat)
     close_with(app, connections)
     return app
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import faust
 from aiokafka import AIOKafkaProducer
+from prometheus_client import Counter
 
-from tenuto.streams.batches import TP, Positions
+from tenuto.streams.batches import TP, Batch, Positions
 from tenuto.streams.broker_log import BrokerLog
 from tenuto.streams.connection import KafkaConnection
 from tenuto.streams.dead_letters import DeadLetterWriter
+from tenuto.streams.heartbeats import HeartbeatWriter
 from tenuto.streams.topic_names import TopicNames
 
-BEAT_EVERY_S = 0.25
+_BEAT_EVERY_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,50 @@ class Opening:
 
     async def on_revoked(self, partitions: set[TP]) -> None:
         await self._positions.on_revoked(partitions)
+
+
+class Beats:
+    """Keeps the time of silent partitions going, where workers do that and no driver.
+
+    Args:
+        app: of the worker.
+        connections: of the worker.
+        partitions: those to keep awake, asked each time.
+        failed: counts heartbeats that the broker did not take.
+        live: False where a driver makes time.
+    """
+
+    def __init__(
+        self,
+        app: faust.App,
+        connections: Connections,
+        partitions: Callable[[], Collection[TP]],
+        failed: Counter,
+        *,
+        live: bool,
+    ) -> None:
+        self._connections = connections
+        self._partitions = partitions
+        self._failed = failed
+        self._writer: HeartbeatWriter | None = None
+        if live:
+            repeat(app, _BEAT_EVERY_S, self._beat)
+
+    def seen(self, batch: Batch) -> None:
+        """The worker has read records of that partition."""
+        if self._writer is not None:
+            self._writer.seen(batch.topic, batch.partition)
+
+    async def _beat(self) -> None:
+        partitions = self._partitions()
+        if self._writer is None:
+            if not partitions:
+                return
+            self._writer = HeartbeatWriter(self._connections.producer)
+        before = self._writer.failed
+        self._writer.assign(partitions)
+        await self._writer.beat()
+        self._failed.inc(self._writer.failed - before)
 
 
 def repeat(app: faust.App, every_s: float, action: Callable[[], Awaitable[Any]]) -> None:

@@ -26,6 +26,10 @@ class ReadMetrics:
         self.dead_letters = Counter(
             "tenuto_dead_letters", "Records refused", ["topic", "reason"], registry=registry
         )
+        self.heartbeats_failed = Counter(
+            "tenuto_heartbeats_failed", "Heartbeats that the broker did not take",
+            registry=registry,
+        )  # fmt: skip
 
     def read(self, batch: Batch, arrival_ms: int) -> None:
         """Account for a batch that is done with, its partition read to this arrival."""
