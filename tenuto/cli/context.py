@@ -101,7 +101,7 @@ class Context:
             InputError: topics would forget what a lost store is to be rebuilt from.
         """
         from tenuto.features.durations import duration_ms, duration_text
-        from tenuto.streams.topics import Sizes, plan
+        from tenuto.topic_plan import topic_plan
 
         settings = self.settings
         retention_ms = duration_ms(settings.kafka.retention)
@@ -112,15 +112,7 @@ class Context:
                 f"{settings.kafka.retention!r}: must be at least {duration_text(history_ms)}, "
                 "which the longest window is rebuilt from"
             )
-        return plan(
-            self.names,
-            self.platform.events,
-            self.platform.samples,
-            partitions=settings.kafka.partitions,
-            sizes=Sizes(settings.limits.event_bytes, settings.limits.snapshot_bytes),
-            clock="broker" if settings.workers.live else "driver",
-            retention_ms=retention_ms,
-        )
+        return topic_plan(settings, self.platform)
 
     def topics(self) -> Topics:
         """A connection to Kafka's administration.

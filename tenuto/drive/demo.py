@@ -37,11 +37,9 @@ class Crash:
     """What killing the feature worker cost.
 
     Attributes:
-        at_boundary: boundary after which it was killed.
-        pause_ms: wall time until Redis was up to date again.
+        pause_ms: wall time until Redis was up to date again; None until it was.
     """
 
-    at_boundary: int
     pause_ms: float | None = None
 
 
@@ -51,7 +49,6 @@ class Demo:
 
     figures: dict[str, Any]
     request_id: str
-    crash: Crash | None
 
 
 def simulate(
@@ -86,7 +83,7 @@ def simulate(
                 killed.pause_ms = round(counts.freshness_ms[-1], 1)
             if crash and killed is None and simulation.is_halfway():
                 run.workers.kill("features")
-                killed = Crash(counts.boundaries)
+                killed = Crash()
 
         simulation = Simulation(run, world, speed, budget_s, after)
         counts = simulation.drive()
@@ -106,7 +103,7 @@ def simulate(
             "crash_pause_ms": killed.pause_ms if killed else None,
             "restarts": run.workers.all_restarts(),
         }
-        demo = Demo(summary, request_id, killed)
+        demo = Demo(summary, request_id)
         before_stop(run, demo)
     return demo
 

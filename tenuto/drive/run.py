@@ -31,8 +31,8 @@ from tenuto.settings import Settings, environment
 from tenuto.streams.dead_letters import count_by_reason, read
 from tenuto.streams.outbox import Outbox
 from tenuto.streams.topic_names import TopicNames
-from tenuto.streams.topics import Sizes, Topic, plan
 from tenuto.streams.topics import Topics as TopicAdmin
+from tenuto.topic_plan import topic_plan
 
 _UNHURRIED_MS = 200
 
@@ -91,7 +91,7 @@ class Run:
             self.settings = self._started(options.start_stack)
         settings = self.settings
         self.names = TopicNames(settings.namespace)
-        self.topic_plan = self._plan()
+        self.topic_plan = topic_plan(settings, self.platform)
         with TopicAdmin(settings.kafka) as admin:
             admin.create(self.topic_plan, replication_factor=settings.kafka.replication_factor)
         env = environment(settings)
@@ -140,17 +140,6 @@ class Run:
         )
         connection = msgspec.structs.replace(self.settings.redis, url=stack.redis_url)
         return msgspec.structs.replace(self.settings, kafka=kafka, redis=connection)
-
-    def _plan(self) -> list[Topic]:
-        settings = self.settings
-        return plan(
-            self.names,
-            self.platform.events,
-            self.platform.samples,
-            partitions=settings.kafka.partitions,
-            sizes=Sizes(settings.limits.event_bytes, settings.limits.snapshot_bytes),
-            clock="driver",
-        )
 
     def driver(self, source: Source, policy: Policy = as_logged) -> Driver:
         """A driver of this run."""
