@@ -47,7 +47,7 @@ class Chain:
 
     Attributes:
         position: snapshot offset up to which rows were taken; None before the first record.
-        arrival_ms: arrival of the snapshots partition, as far as records have told.
+        arrival_ms: what is still to come arrived at or after it, as far as records have told.
         ended: whether the end mark was read; nothing after it counts.
         gaps: how many records were left out because something was missing before them.
     """

@@ -132,8 +132,8 @@ class DelayLine:
                 max_bytes=RECORD_BYTES,
             ):
                 last = run[-1]
-                end = last.offset + 1
-                interval = Interval(self.emitted, end, last.arrival_ms)
+                end, arrival_ms = self._next_after(run)
+                interval = Interval(self.emitted, end, arrival_ms)
                 yield Emission(interval, rows)
                 self.emitted = end
                 self._emitted_arrival_ms = last.arrival_ms
@@ -144,12 +144,17 @@ class DelayLine:
         self._evict()
 
     def progress(self) -> Emission | None:
-        """A record without rows where nothing waits: how far time is, and the end mark."""
+        """A record without rows: how far time is, and the end mark.
+
+        Where snapshots wait, time is that of the first: none before it can come any more.
+        """
         if self.waiting:
-            return None
-        interval = Interval(
-            self.emitted, self._read_to, self.snapshots.arrival_ms, self.snapshots.ended
-        )
+            first = self.waiting[0]
+            interval = Interval(self.emitted, first.offset, first.arrival_ms)
+        else:
+            interval = Interval(
+                self.emitted, self._read_to, self.snapshots.arrival_ms, self.snapshots.ended
+            )
         told = self._told
         if (interval.end, interval.arrival_ms, interval.is_end) == (
             told.end,
@@ -174,6 +179,13 @@ class DelayLine:
             return False
         reach = self.memory.reach_ms[event] + self.rules.lateness_ms
         return self.labels[event].arrival_ms > needed + reach + margin_ms
+
+    def _next_after(self, run: Sequence[PlacedSnapshot]) -> tuple[int, int]:
+        """Where the next snapshot is after this run, the first to wait, and its arrival."""
+        if len(self.waiting) > len(run):
+            following = self.waiting[len(run)]
+            return following.offset, following.arrival_ms
+        return run[-1].offset + 1, run[-1].arrival_ms
 
     def _final_block(self) -> list[PlacedSnapshot]:
         block: list[PlacedSnapshot] = []

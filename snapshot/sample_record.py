@@ -20,7 +20,7 @@ class Interval:
 
     Attributes:
         start, end: snapshot offsets ``[start, end)``; the next record starts at ``end``.
-        arrival_ms: arrival of the snapshots partition up to ``end``.
+        arrival_ms: a time that every snapshot from ``end`` on arrived at or after.
         is_end: the end mark of a replay.
     """
 
