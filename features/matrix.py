@@ -51,6 +51,7 @@ class Matrix:
         stamp: the log positions read at.
         layout: digest of the layout read from.
         context: the context values given, as they were given.
+        user_id, query: who asked what; a ranker looks their ids up.
     """
 
     items: Sequence[str]
@@ -61,6 +62,8 @@ class Matrix:
     stamp: Stamp
     layout: str
     context: dict[str, Any]
+    user_id: str
+    query: str
 
     @property
     def names(self) -> list[str]:
@@ -94,6 +97,8 @@ class Matrix:
             self.stamp,
             self.layout,
             context,
+            self.user_id,
+            self.query,
         )
 
     def _index(self, name: str) -> int:

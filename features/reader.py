@@ -176,6 +176,8 @@ class Reader:
             stamp,
             self.layout.digest,
             context,
+            request.user_id,
+            request.query,
         )
 
     @staticmethod

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tenuto.snapshot.labels import total as summed
     from tenuto.streams.codec import InvalidEventError
     from tenuto.streams.outbox import SendError
+    from tenuto.trainer.tasks import Task
 
 __all__ = [
     "AsOfTooOldError",
@@ -53,6 +54,7 @@ __all__ = [
     "SettingsError",
     "State",
     "StoreUnavailableError",
+    "Task",
     "Tenuto",
     "__version__",
     "age",
@@ -91,6 +93,7 @@ _NAMES = {
     "snapshot.labels": ("Label", "SampleStream", "first", "longest"),
     "streams.codec": ("InvalidEventError",),
     "streams.outbox": ("SendError",),
+    "trainer.tasks": ("Task",),
 }
 _HOMES = {name: (module, name) for module, names in _NAMES.items() for name in names}
 # A counter over a window is a total; the label that adds up an event's field needs another name.

@@ -15,6 +15,10 @@ from tenuto.features.rules import TimeRules
 from tenuto.features.schema import DeclarationError, FeatureSet
 from tenuto.snapshot.column_names import clashes
 from tenuto.snapshot.labels import SampleStream
+from tenuto.trainer.model_settings import ModelSettings
+from tenuto.trainer.spec import ModelSpec, spec_of
+from tenuto.trainer.tasks import Task
+from tenuto.trainer.tasks import fault as task_fault
 
 
 class Platform:
@@ -25,7 +29,11 @@ class Platform:
         events: event streams, each a topic.
         features: columns in order; lists of features may be nested once.
         samples: sample streams (joins) over the same snapshots.
-        scores: names of the served scores that rankers capture; columns of the samples.
+        tasks: what the ranker predicts; their labels are of one sample stream.
+        position_features: names of features that feed only the ranker's position tower, such as
+            the device; mean positions do by themselves.
+        scores: names of the served scores that rankers capture beside the tasks' own; columns of
+            the samples.
 
     Raises:
         DeclarationError: declarations that do not fit together, by name.
@@ -43,13 +51,18 @@ class Platform:
         events: Iterable[Event],
         features: Iterable[Feature | Sequence[Feature]],
         samples: Iterable[SampleStream] = (),
+        tasks: Iterable[Task] = (),
+        position_features: Iterable[str] = (),
         scores: Iterable[str] = ("score",),
     ) -> None:
         self.name = name
         self.events = tuple(events)
         self.features = tuple(features)
         self.samples = tuple(samples)
-        self.scores = tuple(scores)
+        self.tasks = tuple(tasks)
+        self.position_features = tuple(position_features)
+        outputs = (name for task in self.tasks for name in task.outputs)
+        self.scores = tuple(dict.fromkeys((*scores, *outputs)))
         self._feature_set = lru_cache(lambda rules: FeatureSet.of(self.features, rules))
         self._check()
 
@@ -76,6 +89,27 @@ class Platform:
         known = ", ".join(s.name for s in self.samples) or "none"
         raise KeyError(f"no sample stream {name!r}: there is {known}")
 
+    def trained_stream(self) -> SampleStream:
+        """The sample stream that has the labels of the tasks.
+
+        Raises:
+            DeclarationError: there are no tasks, or no stream has all of their labels.
+        """
+        if not self.tasks:
+            raise DeclarationError(
+                f"app {self.name!r} declares no tasks: there is nothing to train"
+            )
+        faults = {stream: task_fault(self.tasks, stream) for stream in self.samples}
+        for stream, found in faults.items():
+            if found is None:
+                return stream
+        raise DeclarationError(next(iter(faults.values()), None) or "tasks: no sample stream")
+
+    def model_spec(self, settings: ModelSettings, rules: TimeRules | None = None) -> ModelSpec:
+        """What its ranker takes in and gives out."""
+        features = self.feature_set(rules)
+        return spec_of(features, self.tasks, settings, self.position_features)
+
     def _check(self) -> None:
         names = [event.name for event in self.events]
         for name in names:
@@ -96,6 +130,11 @@ class Platform:
                     )
             for clash in clashes(self.feature_set().names, stream):
                 raise DeclarationError(f"{clash}: give it another name")
+        if self.tasks:
+            self.trained_stream()
+        unknown = sorted(set(self.position_features) - set(self.feature_set().names))
+        if unknown:
+            raise DeclarationError(f"position_features: no feature {', '.join(unknown)}")
         stream_names = [stream.name for stream in self.samples]
         if len(set(stream_names)) < len(stream_names):
             raise DeclarationError(f"samples: two streams have one name: {stream_names}")

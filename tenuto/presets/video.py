@@ -1,4 +1,4 @@
-"""Features, labels and sample streams for video and music search and feeds.
+"""Features, labels, sample streams and tasks for video and music search and feeds.
 
 ``small`` (at most 30 columns) is the default; ``full`` counts every entity over every window.
 All of it are ordinary values: import, trim, or leave out.
@@ -12,6 +12,7 @@ from tenuto.features.feature import Feature
 from tenuto.platform import Platform
 from tenuto.presets.video_events import clicks, events, impressions, likes, plays
 from tenuto.snapshot.labels import Label, SampleStream, first, longest
+from tenuto.trainer.tasks import Task
 
 COUNTERS: dict[str, Measure] = {
     "impressions": count(impressions),
@@ -87,4 +88,9 @@ labels: list[Label] = [clicked, played, play_ms, liked, converted]
 
 samples = [SampleStream("default", labels, impression_window="10m")]
 
-app = Platform("video", events=events, features=small, samples=samples)
+tasks = [
+    Task("ctr", clicked),
+    Task("cvr", converted, given="ctr", joint="ctcvr", prior=0.5),
+]
+
+app = Platform("video", events=events, features=small, samples=samples, tasks=tasks)
