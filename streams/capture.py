@@ -22,6 +22,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
 from tenuto.snapshot.record import Snapshot, encode
 from tenuto.streams.headers import SENT_AT
+from tenuto.streams.once import once
 from tenuto.streams.outbox import Outbox, RecordTooLargeError, SendError, Sending
 
 logger = logging.getLogger(__name__)
@@ -44,17 +45,8 @@ class CaptureMetrics:
         self.dropped = {reason: dropped.labels(reason) for reason in REASONS}
 
 
-_metrics: CaptureMetrics | None = None
-_metrics_lock = threading.Lock()
-
-
-def default_metrics() -> CaptureMetrics:
-    """The process's counters in Prometheus's default registry, made on first use."""
-    global _metrics
-    with _metrics_lock:
-        if _metrics is None:
-            _metrics = CaptureMetrics()
-        return _metrics
+default_metrics = once(CaptureMetrics)
+"""The process's counters in Prometheus's default registry."""
 
 
 def sampled(request_id: str, sample_rate: float) -> bool:

@@ -15,14 +15,12 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tenuto.features.progress import NO_ARRIVAL
 from tenuto.features.rules import TimeRules
 from tenuto.streams.codec import Column, Columns, EventCodec, Fault
 from tenuto.streams.heartbeats import is_end, is_heartbeat
 from tenuto.streams.partitions import partition_of
 from tenuto.streams.refusals import Reason, Refusal, reason_text, shown
-
-NO_ARRIVAL = -1
-"""Arrival of a partition of which nothing has been read."""
 
 MAX_RECORD_BYTES = 1_000_000
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
@@ -12,6 +10,7 @@ from tenuto.features.matrix import Matrix, State
 from tenuto.features.progress import PartitionCountError
 from tenuto.features.reader import ContextError
 from tenuto.features.sums import AsOfTooOldError
+from tenuto.streams.once import once
 
 READ_BUCKETS_S = (
     0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0,
@@ -64,14 +63,5 @@ class ServingMetrics:
         self.errors[reason].inc()
 
 
-_metrics: ServingMetrics | None = None
-_metrics_lock = threading.Lock()
-
-
-def default_metrics() -> ServingMetrics:
-    """The process's metrics in Prometheus's default registry, made on first use."""
-    global _metrics
-    with _metrics_lock:
-        if _metrics is None:
-            _metrics = ServingMetrics()
-        return _metrics
+default_metrics = once(ServingMetrics)
+"""The process's metrics in Prometheus's default registry."""

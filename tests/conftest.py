@@ -17,8 +17,8 @@ from tenuto import local
 settings.register_profile("tenuto", deadline=None)
 settings.load_profile("tenuto")
 
-# Oracles are plain modules beside the tests that use them.
-for folder in ("features", "snapshot", "drive"):
+# Oracles and what tests share are plain modules beside the tests that use them.
+for folder in ("features", "snapshot", "streams", "drive"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from prometheus_client import REGISTRY
+from topic_records import records_of
 
 import tenuto
 from tenuto import local
@@ -93,18 +93,7 @@ def request(number: int = 0) -> tenuto.Request:
 
 
 def written(settings: Settings, topic: str) -> list[Any]:
-    consumer = KafkaConsumer(bootstrap_servers=settings.kafka.bootstrap)
-    name = f"{settings.namespace}.{topic}"
-    partitions = [TopicPartition(name, number) for number in range(PARTITIONS)]
-    consumer.assign(partitions)
-    consumer.seek_to_beginning(*partitions)
-    ends = consumer.end_offsets(partitions)
-    records: list[Any] = []
-    while any(consumer.position(at) < end for at, end in ends.items()):
-        for polled in consumer.poll(timeout_ms=500).values():
-            records += polled
-    consumer.close()
-    return records
+    return records_of(settings.kafka.bootstrap, f"{settings.namespace}.{topic}")
 
 
 def snapshots(settings: Settings) -> list[Snapshot]:

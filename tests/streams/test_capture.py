@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
+from topic_records import records_of
 
 from tenuto import local
 from tenuto.snapshot.record import LogPositions, Snapshot, decode
@@ -48,20 +48,6 @@ class Counted:
         return self.registry.get_sample_value(name, {"reason": reason})
 
 
-def written(bootstrap: str, topic: str) -> list[Any]:
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap)
-    partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    consumer.assign(partitions)
-    consumer.seek_to_beginning(*partitions)
-    ends = consumer.end_offsets(partitions)
-    records: list[Any] = []
-    while any(consumer.position(at) < end for at, end in ends.items()):
-        for polled in consumer.poll(timeout_ms=500).values():
-            records += polled
-    consumer.close()
-    return records
-
-
 def ids(records: list[Any]) -> list[str]:
     return sorted(decode(record.value).request_id for record in records)
 
@@ -87,7 +73,7 @@ def test_a_snapshot_is_keyed_by_its_request_and_stamped(
     assert counted.capture.send(snapshot(2), timestamp_ms=NOW + 3)
     counted.capture.close()
     assert counted.captured == 2
-    for number, record in enumerate(sorted(written(bootstrap, topic), key=lambda r: r.key), 1):
+    for number, record in enumerate(sorted(records_of(bootstrap, topic), key=lambda r: r.key), 1):
         assert decode(record.value) == snapshot(number)
         assert (record.key, record.timestamp) == (b"r%d" % number, NOW + 3)
         assert record.headers == [("sent_at", b"1650000000007")]
@@ -110,7 +96,7 @@ def test_every_snapshot_of_many_threads_arrives_once(
         thread.join()
     counted.capture.close()
     expected = [f"r{server}-{number}" for server in range(4) for number in range(100)]
-    assert ids(written(bootstrap, topic)) == sorted(expected)
+    assert ids(records_of(bootstrap, topic)) == sorted(expected)
     assert counted.captured == 400
 
 
@@ -123,7 +109,7 @@ def test_a_sampled_request_carries_its_weight_and_the_others_are_not_written(
     counted.capture.close()
     assert taken == [n for n in range(200) if sampled(f"r{n}", 0.25)]
     assert 20 < len(taken) < 80
-    records = written(bootstrap, topic)
+    records = records_of(bootstrap, topic)
     assert ids(records) == sorted(f"r{n}" for n in taken)
     assert {decode(record.value).weight for record in records} == {4.0}
 
@@ -173,7 +159,7 @@ def test_too_large_a_snapshot_is_dropped_and_counted_whether_it_waits_or_not(
     assert not counted.capture.send(large)
     counted.capture.close()
     assert counted.dropped("oversized") == 2
-    assert ids(written(bootstrap, topic)) == ["r1"]
+    assert ids(records_of(bootstrap, topic)) == ["r1"]
 
 
 @pytest.fixture
@@ -206,7 +192,7 @@ def test_what_was_captured_while_the_broker_was_down_arrives_when_it_is_up(
         counted.capture.flush(60)
         counted.capture.close()
     expected = [f"r{server}{number}" for server, numbers in kept.items() for number in numbers]
-    assert ids(written(own_stack.bootstrap, "snapshots")) == sorted([*expected, "rfirst"])
+    assert ids(records_of(own_stack.bootstrap, "snapshots")) == sorted([*expected, "rfirst"])
     assert connected.dropped("buffer_full") == 100 - len(kept["a"])
     assert unconnected.dropped("buffer_full") == 80
 
@@ -253,4 +239,4 @@ def test_parent_and_children_of_a_fork_capture_and_every_snapshot_arrives_once(
     assert done.stdout.strip() == "[0, 0, 0] 60"
     expected = [f"rparent-{n}" for n in range(60)]
     expected += [f"r{child}-{n}" for child in range(3) for n in range(30)]
-    assert ids(written(bootstrap, topic)) == sorted(expected)
+    assert ids(records_of(bootstrap, topic)) == sorted(expected)

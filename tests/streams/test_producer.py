@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
+from topic_records import records_of
 
 from tenuto import local
 from tenuto.presets.video_events import clicks, events, plays
@@ -62,20 +62,6 @@ def producer(bootstrap: str, namespace: str) -> Iterator[EventProducer]:
     made.close()
 
 
-def written(bootstrap: str, topic: str) -> list[Any]:
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap)
-    partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    consumer.assign(partitions)
-    consumer.seek_to_beginning(*partitions)
-    ends = consumer.end_offsets(partitions)
-    records: list[Any] = []
-    while any(consumer.position(at) < end for at, end in ends.items()):
-        for polled in consumer.poll(timeout_ms=500).values():
-            records += polled
-    consumer.close()
-    return records
-
-
 def python(code: str, *arguments: str) -> str:
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -117,7 +103,7 @@ def test_a_record_is_keyed_by_its_request_and_stamped(
 ) -> None:
     sent = producer.send("clicks", click(), timestamp_ms=NOW + 3).result(10)
     assert (sent.topic, sent.timestamp_ms) == (f"{namespace}.clicks", NOW + 3)
-    (record,) = written(bootstrap, f"{namespace}.clicks")
+    (record,) = records_of(bootstrap, f"{namespace}.clicks")
     assert (record.partition, record.offset) == (sent.partition, sent.offset)
     assert record.key == b"r0"
     assert record.headers == [("sent_at", b"1650000000007")]
@@ -133,7 +119,7 @@ def test_what_it_writes_passes_the_door_of_each_partition(
     producer.flush(30)
     topic, passed = f"{namespace}.plays", 0
     for partition in range(PARTITIONS):
-        batch = [r for r in written(bootstrap, topic) if r.partition == partition]
+        batch = [r for r in records_of(bootstrap, topic) if r.partition == partition]
         accepted = judge(EventCodec(plays), Limits(PARTITIONS), Columns(topic, partition, batch))
         assert accepted.refused == []
         passed += len(accepted)
@@ -164,7 +150,7 @@ def test_unvalidated_records_are_written_as_they_are(bootstrap: str, namespace: 
         events, {"bootstrap_servers": bootstrap}, namespace=namespace, validate=False
     ) as producer:
         producer.send("clicks", click(position=-1))
-    (record,) = written(bootstrap, f"{namespace}.clicks")
+    (record,) = records_of(bootstrap, f"{namespace}.clicks")
     assert json.loads(record.value)["position"] == -1
 
 
@@ -252,7 +238,7 @@ def test_over_an_outage_the_buffer_fills_to_its_bound_and_nothing_taken_is_lost(
     assert (producer.counts.taken, producer.counts.acknowledged) == (taken + 1, taken + 1)
     assert producer.counts.refused == 1
     producer.close()
-    keys = [record.key for record in written(own_stack.bootstrap, "clicks")]
+    keys = [record.key for record in records_of(own_stack.bootstrap, "clicks")]
     assert len(keys) == taken + 1
     assert set(keys) == {b"r%d" % number for number in range(taken)}
 
@@ -292,7 +278,7 @@ def test_a_forked_child_makes_its_own_client_and_leaves_its_parents_alone(
     bootstrap: str, namespace: str
 ) -> None:
     assert python(FORKING, bootstrap, namespace) == "[0, 0, 0] 0"
-    keys = [record.key.decode() for record in written(bootstrap, f"{namespace}.clicks")]
+    keys = [record.key.decode() for record in records_of(bootstrap, f"{namespace}.clicks")]
     expected = [f"r{n}" for n in range(51)]
     expected += [f"r{100 * child + n}" for child in (1, 2, 3) for n in range(10)]
     assert sorted(keys) == sorted(expected)
@@ -311,7 +297,7 @@ def test_threads_share_one_producer(
     for thread in threads:
         thread.join()
     producer.flush(20)
-    keys = {record.key for record in written(bootstrap, f"{namespace}.clicks")}
+    keys = {record.key for record in records_of(bootstrap, f"{namespace}.clicks")}
     assert keys == {b"r%d" % n for n in range(400)}
 
 
@@ -329,7 +315,7 @@ async def test_the_async_producer_returns_once_a_record_is_acknowledged(
         with pytest.raises(InvalidEventError):
             await producer.send("clicks", click(ts=-1))
         assert producer.counts.acknowledged == 101
-    assert len(written(bootstrap, f"{namespace}.clicks")) == 101
+    assert len(records_of(bootstrap, f"{namespace}.clicks")) == 101
 
 
 async def test_the_async_producer_never_blocks_the_loop() -> None:
