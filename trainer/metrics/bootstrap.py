@@ -107,8 +107,8 @@ def ratio_interval(
 
     Args:
         numerator_a, denominator_a, numerator_b, denominator_b: of each user, ``(users,)``, in one
-            order of users: one draw of users decides for both, who may have a share in both. Where ``b`` has no numerator the ratio is infinite, and NaN where a
-            slice has no denominator.
+            order of users, since one draw decides for both. Where ``b`` has no numerator the ratio
+            is infinite; where either has no denominator it is NaN.
     """
     columns = (numerator_a, denominator_a, numerator_b, denominator_b)
     sums = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
