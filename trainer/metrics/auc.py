@@ -70,7 +70,8 @@ class Ranking:
         pairs = float(mine.sum()) * float(won[-1])
         if not pairs > 0.0:
             return nan
-        return float(mine @ (won[self.below] + won[self.up_to])) / (2.0 * pairs)
+        # Not a BLAS dot product: its rounding depends on the number of threads.
+        return float((mine * (won[self.below] + won[self.up_to])).sum()) / (2.0 * pairs)
 
 
 def auc_of_counts(
@@ -90,5 +91,5 @@ def auc_of_counts(
     if not pairs > 0.0:
         return nan, nan
     below = np.cumsum(negatives) - negatives
-    together = float(positives @ negatives)
-    return (float(positives @ below) + 0.5 * together) / pairs, 0.5 * together / pairs
+    together = float((positives * negatives).sum())
+    return (float((positives * below).sum()) + 0.5 * together) / pairs, 0.5 * together / pairs

@@ -26,7 +26,8 @@ class GroupAucs(NamedTuple):
     @property
     def total(self) -> tuple[float, float]:
         """Σ w AUC and Σ w: totals of several sets of rows may be added up."""
-        return float(self.weights @ self.aucs), float(self.weights.sum())
+        # Not a BLAS dot product: its rounding depends on the number of threads.
+        return float((self.weights * self.aucs).sum()), float(self.weights.sum())
 
 
 def gauc(
