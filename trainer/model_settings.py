@@ -41,12 +41,12 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     bucket_size: Size = 8
     buckets: Size = 16
     positions: Size = 50
-    position_size: Size = 16
+    position_size: Size = 32
     position_dropout: Share = 0.1
     admit_after: Size = 5
     max_ids: Size = 1_000_000
     standardise_rows: Size = 50_000
     example_age: bool = True
-    learning_rate: Rate = 0.002
+    learning_rate: Rate = 0.005
     id_learning_rate: Rate = 0.05
     weight_decay: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
