@@ -1,0 +1,39 @@
+"""A ranker from the serving part of a checkpoint; the only place here that loads torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenuto.trainer.checkpoints.contents import WEIGHTS
+from tenuto.trainer.checkpoints.errors import UnusableModelError
+from tenuto.trainer.checkpoints.manifest import Manifest
+from tenuto.trainer.checkpoints.reader import LoadedPart
+
+if TYPE_CHECKING:
+    from tenuto.trainer.ranker import Ranker
+
+DICTIONARY = "dictionary"
+
+
+def ranker_of(manifest: Manifest, part: LoadedPart, place: str) -> Ranker:
+    """The ranker of a checkpoint.
+
+    Args:
+        manifest: of the version.
+        part: its ``serving`` folder.
+        place: where it was read, for messages.
+
+    Raises:
+        UnusableModelError: the tensors and the dictionary are not those of the manifest's model.
+    """
+    import torch
+
+    from tenuto.trainer.ranker import Ranker
+
+    try:
+        tensors = {name: torch.from_numpy(a) for name, a in part.tensors[WEIGHTS].items()}
+        return Ranker.load(manifest.spec, tensors, part.documents[DICTIONARY], manifest.version)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UnusableModelError(
+            f"{place}: no ranker can be made of it: {type(error).__name__}: {error}"
+        ) from error
