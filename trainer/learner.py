@@ -113,8 +113,9 @@ class Learner:
             table.learn(own, gradient * len(seen))
         for table, found in zip(self.tables, lookups, strict=True):
             table.admit(found.counts())
-        if self._moments.rows < self.spec.settings.standardise_rows:
-            self._moments = self._moments.add(seen.values[:, self._network.main])
+        enough = self.spec.settings.standardise_rows
+        if (self._moments.rows < enough).any():
+            self._moments = self._moments.add(seen.values[:, self._network.main], enough)
             self._network.wide.standardise_by(self._moments)
         return losses, predictions
 
@@ -164,7 +165,10 @@ class Learner:
         return self._network.at_position(torch.tensor(positions), beside)
 
     def serving_tensors(self) -> dict[str, Tensor]:
-        """What a ranker needs, by name: ``network.…`` and ``ids.<table>``, the rows in use."""
+        """What a ranker needs, by name: ``network.…`` and ``ids.<table>``, the rows in use.
+
+        Like all tensors here they share memory with the learner: write them before it learns on.
+        """
         ids = {named.IDS + t.name: t.weights[: t.rows] for t in self.tables}
         return {**named.of_network(self._network), **ids}
 
@@ -180,7 +184,7 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """What learning on needs and is no tensor, as JSON."""
         pending = {table.name: table.dictionary.state() for table in self.tables}
-        return {"steps": self._adam.steps, "moments_rows": self._moments.rows, "pending": pending}
+        return {"steps": self._adam.steps, "pending": pending}
 
     @classmethod
     def load(
@@ -218,9 +222,7 @@ class Learner:
         Raises:
             ValueError: a size in the settings changed.
         """
-        mine = {**named.of_network(self._network), **self.training_tensors()}
-        theirs = {**named.of_network(older._network), **older.training_tensors()}
-        found = adopted(mine, self.spec, theirs, older.spec)
+        found = adopted(self._dense(), self.spec, older._dense(), older.spec)
         self._restore(found, found, older.state())
         tables = {table.name: table for table in older.tables}
         for table in self.tables:
@@ -230,16 +232,21 @@ class Learner:
                 table.load(old.dictionary.ids, old.weights[:rows], old.accumulators[:rows], pending)
         return fresh_parts(self.spec, older.spec)
 
+    def _dense(self) -> dict[str, Tensor]:
+        """Everything but the tables of ids."""
+        network = named.of_network(self._network)
+        return {**network, **self._adam.tensors(), **self._moments.tensors()}
+
     def _restore(
         self,
         serving: Mapping[str, Tensor],
         training: Mapping[str, Tensor],
         state: Mapping[str, Any],
     ) -> None:
-        """Everything but the tables of ids."""
+        """Take over what :meth:`_dense` gives."""
         named.into_network(self._network, serving)
         self._adam.load(training, int(state["steps"]))
-        self._moments = Moments.of(training, int(state["moments_rows"]), len(self._network.main))
+        self._moments = Moments.of(training, len(self._network.main))
 
 
 @dataclass(frozen=True)

@@ -49,12 +49,13 @@ class Mmoe(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``(n, D)`` to ``(n, T)``."""
-        width, experts, _ = self.hidden.shape
+        width, experts, size = self.hidden.shape
+        n, heads = len(inputs), len(self.gate_bias)
         first = torch.addmm(self.hidden_bias.view(-1), inputs, self.hidden.view(width, -1)).relu_()
-        first = first.view(len(inputs), experts, -1).transpose(0, 1)
+        first = first.view(n, experts, size).transpose(0, 1)
         second = torch.baddbmm(self.expert_bias, first, self.expert).relu_()
         gates = torch.addmm(self.gate_bias.view(-1), inputs, self.gate.view(width, -1))
-        shares = gates.view(len(inputs), -1, experts).softmax(2).permute(1, 2, 0).unsqueeze(3)
+        shares = gates.view(n, heads, experts).softmax(2).permute(1, 2, 0).unsqueeze(3)
         mixed = (shares * second.unsqueeze(0)).sum(1)
         third = torch.baddbmm(self.tower_bias, mixed, self.tower).relu_()
         return torch.bmm(third, self.out).squeeze(2).t()

@@ -93,7 +93,7 @@ class Network(nn.Module):
         if self.example_age:
             ages = values.new_zeros(n) + age_s
             raw = torch.cat([values, ages.unsqueeze(1)], 1)
-        inputs = torch.cat([self.buckets(raw).view(n, -1), ids], 1)
+        inputs = torch.cat([self.buckets(raw).flatten(1), ids], 1)
         logits: Tensor = self.mmoe(inputs) + self.wide(values) + self.bias
         return logits
 

@@ -102,7 +102,7 @@ def interpolate(table: Tensor, places: Tensor, first_rows: Tensor) -> Tensor:
     mixed: Tensor = _Mix.apply(  # type: ignore[no-untyped-call]
         table.view(-1, size), index.view(-1), share.view(-1, 1)
     )
-    return mixed.view(-1, columns, size)
+    return mixed.view(len(places), columns, size)
 
 
 class _Mix(torch.autograd.Function):

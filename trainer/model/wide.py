@@ -16,19 +16,21 @@ from torch import Tensor, nn
 
 from tenuto.trainer.model.tensors import take
 
-_PARTS = ("counts", "means", "squares")
+_PARTS = ("rows", "counts", "means", "squares")
 
 
 @dataclass(frozen=True)
 class Moments:
     """Count, mean and sum of squared deviations of each column, missing values left out.
 
+    Each column has rows of its own, so that one added later is standardised like the others.
+
     Attributes:
-        rows: learnt so far.
-        counts, means, squares: ``(C,) float64``.
+        rows: learnt so far, missing values too.
+        counts, means, squares: of the values that were there; all four ``(C,) float64``.
     """
 
-    rows: int
+    rows: NDArray[np.float64]
     counts: NDArray[np.float64]
     means: NDArray[np.float64]
     squares: NDArray[np.float64]
@@ -36,11 +38,12 @@ class Moments:
     @classmethod
     def empty(cls, columns: int) -> Moments:
         """Of no row."""
-        return cls(0, *(np.zeros(columns) for _ in range(3)))
+        return cls(*(np.zeros(columns) for _ in _PARTS))
 
-    def add(self, values: NDArray[np.float32]) -> Moments:
-        """With ``(n, C)`` rows more (Chan et al., 1983)."""
-        there = np.isfinite(values)
+    def add(self, values: NDArray[np.float32], enough: float = np.inf) -> Moments:
+        """With ``(n, C)`` rows more (Chan et al., 1983), in columns that lack ``enough`` rows."""
+        wanted = self.rows < enough
+        there = np.isfinite(values) & wanted
         clean = np.where(there, values, 0.0).astype(np.float64)
         counts = there.sum(0).astype(np.float64)
         means = clean.sum(0) / np.maximum(counts, 1.0)
@@ -49,25 +52,25 @@ class Moments:
         step = means - self.means
         share = counts / np.maximum(total, 1.0)
         return Moments(
-            self.rows + len(values),
+            self.rows + np.where(wanted, len(values), 0),
             total,
             self.means + step * share,
             self.squares + squares + step**2 * self.counts * share,
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """All but ``rows``, as ``moments.<part>`` float64."""
+        """As ``moments.<part>`` float64."""
         return {f"moments.{part}": torch.from_numpy(getattr(self, part)) for part in _PARTS}
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], rows: int, columns: int) -> Moments:
+    def of(cls, tensors: Mapping[str, Tensor], columns: int) -> Moments:
         """From what was saved.
 
         Raises:
             TensorError: a part is missing or does not fit.
         """
         found = (take(tensors, f"moments.{p}", (columns,), torch.float64) for p in _PARTS)
-        return cls(rows, *(part.numpy().copy() for part in found))
+        return cls(*(part.numpy().copy() for part in found))
 
     @property
     def inverse_deviations(self) -> NDArray[np.float64]:

@@ -1,0 +1,19 @@
+"""What of the process decides the bits of the weights: fixed once, and named in a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def fix(threads: int) -> dict[str, Any]:
+    """Make torch deterministic, with this many threads, for the whole process.
+
+    Returns:
+        What was fixed and torch's version: weights are a function of samples only where these are
+        equal.
+    """
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    return {"threads": threads, "deterministic": True, "torch": torch.__version__}
