@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from tenuto.trainer.checkpoints.contents import Checkpoint, Part
-from tenuto.trainer.checkpoints.manifest import Manifest, Origin, encode, sha256
+from tenuto.trainer.checkpoints.manifest import Origin, sha256
 from tenuto.trainer.checkpoints.retry import Retry
 from tenuto.trainer.model_settings import ModelSettings
 from tenuto.trainer.spec import Head, InputColumn, ModelSpec, Transform
@@ -64,20 +64,27 @@ def version_folder(store: Path, version: str) -> Path:
 
 
 def rewrite_manifest(store: Path, version: str, **changes: Any) -> None:
-    """Change fields of a manifest that was written, as a foreign hand would."""
+    """Change fields of a manifest that was written, and announce it, as a foreign hand would."""
     path = version_folder(store, version) / "manifest.json"
     path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | changes))
+    announce_by_hand(store, version)
 
 
-def rewrite_file(store: Path, manifest: Manifest, path: str, data: bytes) -> None:
-    """Put another file in the place of one, and make the manifest agree with it."""
-    (version_folder(store, manifest.version) / path).write_bytes(data)
-    entry = type(manifest.files[path])(sha256(data), len(data))
-    agreeing = {**manifest.files, path: entry}
-    changed = type(manifest)(
-        **{f: getattr(manifest, f) for f in manifest.__struct_fields__} | {"files": agreeing}
-    )
-    (version_folder(store, manifest.version) / "manifest.json").write_bytes(encode(changed))
+def rewrite_file(store: Path, version: str, path: str, data: bytes) -> None:
+    """Put another file in the place of one, and make manifest and announcement agree with it."""
+    (version_folder(store, version) / path).write_bytes(data)
+    manifest = orjson.loads((version_folder(store, version) / "manifest.json").read_bytes())
+    entry = {"sha256": sha256(data), "bytes": len(data)}
+    rewrite_manifest(store, version, files=manifest["files"] | {path: entry})
+
+
+def announce_by_hand(store: Path, version: str) -> None:
+    """Make ``latest`` name the manifest of a version as it is now."""
+    latest = store / MODEL / "latest.json"
+    said = orjson.loads(latest.read_bytes())
+    digest = sha256((version_folder(store, version) / "manifest.json").read_bytes())
+    changes = {"sequence": said["sequence"] + 1, "version": version, "manifest_sha256": digest}
+    latest.write_bytes(orjson.dumps(said | changes))
 
 
 def everything(store: Path) -> set[str]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tenuto.features.schema import Column
@@ -100,7 +101,7 @@ class CheckpointFeed:
         if is_topic(url) and store is None:
             raise ValueError(f"{url}: a topic only announces: give store= too")
         self._reader = CheckpointReader(store or url, model)
-        self._open = lambda: open_source(url, self._reader.store, model, kafka or {})
+        self._open = partial(open_source, url, self._reader.store, model, kafka or {})
         self._pinned = unnumbered(model, pin) if pin else None
         self._columns = None if columns is None else list(columns)
         self._every_s = every_s
