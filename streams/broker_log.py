@@ -57,11 +57,7 @@ class BrokerLog:
         return self._incarnations[topic]
 
     async def extents(self, partitions: Collection[TP]) -> dict[TP, Extent]:
-        """Where each partition begins and ends now.
-
-        The end is that of a fetch at the last record: the embedded broker answers a question for
-        the end with the first offset of the last batch, plus one.
-        """
+        """Where each partition begins and ends now."""
         consumer = self._connected
         asked = [TopicPartition(*tp) for tp in partitions]
         begins = await consumer.beginning_offsets(asked)
@@ -74,31 +70,20 @@ class BrokerLog:
                 consumer.seek(tp, ends[tp] - 1)
             for _ in range(_MAX_FETCHES):
                 for tp, records in (await consumer.getmany(timeout_ms=300)).items():
-                    last[TP(*tp)] = records[-1]
-                waiting = [tp for tp in filled if not self._reached(tp)]
+                    at_end = (record for record in records if record.offset == ends[tp] - 1)
+                    last.update({TP(*tp): record for record in at_end})
+                waiting = [tp for tp in filled if await consumer.position(tp) < ends[tp]]
                 if not waiting:
                     break
             else:
                 raise TimeoutError(f"{waiting[0]}: its end could not be read")
-            for tp in filled:
-                ends[tp] = max(ends[tp], consumer.highwater(tp))
             consumer.unsubscribe()
         return {TP(*tp): Extent(begins[tp], ends[tp], last.get(TP(*tp))) for tp in asked}
-
-    def _reached(self, tp: TopicPartition) -> bool:
-        """Whether a partition has been read to its end as the last fetch saw it."""
-        state = self._connected._subscription.subscription.assignment.state_value(tp)
-        return bool(
-            state.highwater is not None
-            and state.has_valid_position
-            and state.position >= state.highwater
-        )
 
     async def first_since(self, partitions: Mapping[TP, int]) -> dict[TP, tuple[int, int]]:
         """Offset and timestamp of the first record at or after each timestamp (ms).
 
-        A partition without such a record is left out. A broker that cannot say answers its first
-        record, or offset 0.
+        A partition without such a record is left out.
         """
         asked = {TopicPartition(*tp): max(0, ts) for tp, ts in partitions.items()}
         found = await self._connected.offsets_for_times(asked) if asked else {}

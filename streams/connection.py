@@ -22,8 +22,7 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with a SASL protocol.
         sasl_username, sasl_password: with a SASL protocol.
         ssl_cafile, ssl_certfile, ssl_keyfile: PEM files, with an SSL protocol.
-        fetch_max_wait_ms: how long the broker may hold an idle fetch. A broker that looks for new
-            records only when a fetch ends (the embedded one) wants it short.
+        fetch_max_wait_ms: how long the broker may hold an idle fetch.
     """
 
     bootstrap: str = "127.0.0.1:9092"

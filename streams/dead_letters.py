@@ -218,18 +218,12 @@ def count_by_reason(letters: Iterable[DeadLetter]) -> Counter[tuple[str, str]]:
 
 def _records(consumer: Any, ends: Mapping[Any, int], topic: str, timeout_s: float) -> Iterator[Any]:
     heard_s = time.monotonic()
-    ends = dict(ends)
-    unseen = {at for at, end in ends.items() if end}
     while any(consumer.position(at) < end for at, end in ends.items()):
         polled = consumer.poll(timeout_ms=500)
         if polled:
             heard_s = time.monotonic()
         elif time.monotonic() - heard_s > timeout_s:
             raise TimeoutError(f"{topic}: the broker said nothing for {timeout_s:g} s")
-        for at in unseen & polled.keys():
-            # The embedded broker names the first offset of the last batch as the end.
-            ends[at] = max(ends[at], consumer.highwater(at) or 0)
-            unseen.discard(at)
         for at, records in polled.items():
             yield from (record for record in records if record.offset < ends[at])
 

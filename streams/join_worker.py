@@ -158,8 +158,7 @@ class JoinWorker:
             since.update(dict.fromkeys(self._label_tps([number]), oldest_ms))
         first = await self._log.first_since(since)
         for label in since:
-            # Without a record that young, the end is where such a one will come; a broker that
-            # cannot say answers its first record.
+            # Without a record that young, the end is where such a one will come.
             offset = first[label][0] if label in first else extents[label].end
             positions[label] = max(extents[label].begin, offset if since[label] > 0 else 0)
         return positions

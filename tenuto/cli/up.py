@@ -52,8 +52,4 @@ def command(
 
 def environment(stack: Any) -> dict[str, str]:
     """Settings that lead a process to a stack."""
-    env = {"TENUTO_KAFKA__BOOTSTRAP": stack.bootstrap, "TENUTO_REDIS__URL": stack.redis_url}
-    if stack.kind == "embedded":
-        # That broker looks for new records only when a fetch ends.
-        env["TENUTO_KAFKA__FETCH_MAX_WAIT_MS"] = "10"
-    return env
+    return {"TENUTO_KAFKA__BOOTSTRAP": stack.bootstrap, "TENUTO_REDIS__URL": stack.redis_url}

@@ -133,11 +133,7 @@ class Run:
         home = Path(stack_settings.kafka_home) if stack_settings.kafka_home else None
         stack = self._exit.enter_context(local.start(kind, kafka_home=home))
         self.stack = stack
-        # The embedded broker looks for new records only when a fetch ends.
-        wait_ms = 5 if kind == "embedded" else self.settings.kafka.fetch_max_wait_ms
-        kafka = msgspec.structs.replace(
-            self.settings.kafka, bootstrap=stack.bootstrap, fetch_max_wait_ms=wait_ms
-        )
+        kafka = msgspec.structs.replace(self.settings.kafka, bootstrap=stack.bootstrap)
         connection = msgspec.structs.replace(self.settings.redis, url=stack.redis_url)
         return msgspec.structs.replace(self.settings, kafka=kafka, redis=connection)
 

@@ -154,8 +154,7 @@ class PartitionLog:
     ) -> Scan:
         """Look through a partition from the first record with a timestamp of at least ``since_ms``.
 
-        Everything before that record is older, so arrivals are exact from it on. A broker that
-        cannot say which it is answers the first of all, which only takes longer.
+        Everything before that record is older, so arrivals are exact from it on.
 
         Args:
             enough: asked after each record.
@@ -202,12 +201,6 @@ class PartitionLog:
         at = TopicPartition(topic, partition)
         begin = int(self._consumer.beginning_offsets([at])[at])
         end = int(self._consumer.end_offsets([at])[at])
-        if end > begin:
-            # The embedded broker answers the first offset of the last batch, plus one: only a
-            # fetch there tells the end.
-            for _ in self._records(topic, partition, end - 1, end):
-                pass
-            end = max(end, int(self._consumer.highwater(at) or 0))
         return Scan(topic, partition, begin, end, begin, begin)
 
     def _first_since(self, scan: Scan, since_ms: int) -> int:

@@ -162,8 +162,7 @@ def start(
         kafka_home: an Apache Kafka, by default ``$KAFKA_HOME``; for the kafka kind only.
         redis: False for a broker alone.
         persist: Redis keeps an append-only file in ``data_dir``; otherwise a restart empties it.
-        partitions_default: partitions of a topic created without a number; for the kafka kind
-            only, the embedded broker always takes 3.
+        partitions_default: partitions of a topic created without a number.
 
     Raises:
         StackError: something is missing (the message says what to install), or a server did not
@@ -191,7 +190,9 @@ def _servers(
     port = free_port(consecutive=3)
     if kind == "embedded":
         find_redis = redis.bundled_binary
-        broker = embedded.server(port=port, log_path=root / "logs/broker.log")
+        broker = embedded.server(
+            port=port, log_path=root / "logs/broker.log", partitions_default=partitions_default
+        )
     elif kind == "kafka":
         find_redis = redis.installed_binary
         broker = kafka.server(

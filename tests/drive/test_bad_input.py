@@ -61,7 +61,6 @@ def run(stack: local.LocalStack, tmp_path: Path) -> Any:
     settings = load(env={
         "TENUTO_KAFKA__BOOTSTRAP": stack.bootstrap,
         "TENUTO_REDIS__URL": stack.redis_url,
-        "TENUTO_KAFKA__FETCH_MAX_WAIT_MS": "5",
     }).settings  # fmt: skip
     own = run_settings(settings, namespace=f"bad-{stack.kind}", partitions=PARTITIONS)
     options = RunOptions(own, video.app, tmp_path / "out", tmp_path / "work", start_stack=None)

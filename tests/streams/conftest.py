@@ -1,4 +1,4 @@
-"""A real Apache Kafka for the tests of this folder, and topics on it."""
+"""Real brokers for the tests of this folder, ours and Apache Kafka, and topics on them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tenuto import local
 PARTITIONS = 4
 
 
-@pytest.fixture(scope="session")
-def stack() -> Iterator[local.LocalStack]:
-    if not os.environ.get("KAFKA_HOME"):
+@pytest.fixture(scope="session", params=["embedded", "kafka"])
+def stack(request: pytest.FixtureRequest) -> Iterator[local.LocalStack]:
+    if request.param == "kafka" and not os.environ.get("KAFKA_HOME"):
         pytest.skip("KAFKA_HOME names no Apache Kafka")
-    with local.start("kafka", redis=False, partitions_default=PARTITIONS) as running:
+    with local.start(request.param, redis=False, partitions_default=PARTITIONS) as running:
         yield running
 
 

@@ -113,7 +113,6 @@ def scraped(
             env={
                 "TENUTO_KAFKA__BOOTSTRAP": embedded.bootstrap,
                 "TENUTO_REDIS__URL": embedded.redis_url,
-                "TENUTO_KAFKA__FETCH_MAX_WAIT_MS": "10",
                 "TENUTO_SINK__DIR": str(folder / "samples"),
             }
         ).settings,

@@ -87,25 +87,8 @@ def test_a_server_that_accepts_but_is_no_kafka_is_asked_about_its_protocol() -> 
             Topics(connection, timeout_s=0.5)
 
 
-@pytest.fixture(scope="module", params=["embedded", "kafka"])
-def broker(request: pytest.FixtureRequest) -> Iterator[local.LocalStack]:
-    found: local.LocalStack
-    if request.param == "kafka":
-        found = request.getfixturevalue("stack")
-        yield found
-        return
-    with local.start("embedded", redis=False) as found:
-        yield found
-
-
 @pytest.fixture
-def topics(broker: local.LocalStack) -> Iterator[Topics]:
-    with Topics(KafkaConnection(bootstrap=broker.bootstrap)) as connected:
-        yield connected
-
-
-@pytest.fixture
-def kafka_topics(stack: local.LocalStack) -> Iterator[Topics]:
+def topics(stack: local.LocalStack) -> Iterator[Topics]:
     with Topics(KafkaConnection(bootstrap=stack.bootstrap)) as connected:
         yield connected
 
@@ -168,19 +151,6 @@ def test_deleting_leaves_other_topics_alone_and_may_be_repeated(
 
 
 @pytest.mark.stack
-def test_what_the_embedded_broker_does_not_tell_is_said_to_be_unchecked(namespace: str) -> None:
-    with (
-        local.start("embedded", redis=False) as stack,
-        Topics(KafkaConnection(bootstrap=stack.bootstrap)) as topics,
-    ):
-        wanted = planned(namespace)
-        topics.create(wanted)
-        assert topics.check(wanted) == Findings(
-            [], [f"{topic.name}: the broker does not tell its settings" for topic in wanted]
-        )
-
-
-@pytest.mark.stack
 @pytest.mark.parametrize(
     ("setting", "value", "rule"),
     [
@@ -191,11 +161,11 @@ def test_what_the_embedded_broker_does_not_tell_is_said_to_be_unchecked(namespac
     ],
 )
 def test_a_setting_that_would_lose_or_bend_data_is_a_problem(
-    kafka_topics: Topics, namespace: str, setting: str, value: str, rule: str
+    topics: Topics, namespace: str, setting: str, value: str, rule: str
 ) -> None:
     clicks = by_name(planned(namespace))[f"{namespace}.clicks"]
-    kafka_topics.create([replace(clicks, settings={**clicks.settings, setting: value})])
-    (problem,) = kafka_topics.check([clicks]).problems
+    topics.create([replace(clicks, settings={**clicks.settings, setting: value})])
+    (problem,) = topics.check([clicks]).problems
     assert problem.startswith(f"{namespace}.clicks: {setting} is {value}: {rule} (kafka-configs ")
 
 
@@ -204,19 +174,19 @@ def test_a_setting_that_would_lose_or_bend_data_is_a_problem(
     ("setting", "value"), [("max.message.bytes", "9000000"), ("retention.ms", "-1")]
 )
 def test_a_topic_may_allow_more_and_keep_longer(
-    kafka_topics: Topics, namespace: str, setting: str, value: str
+    topics: Topics, namespace: str, setting: str, value: str
 ) -> None:
     clicks = by_name(planned(namespace))[f"{namespace}.clicks"]
-    kafka_topics.create([replace(clicks, settings={**clicks.settings, setting: value})])
-    assert kafka_topics.check([clicks]) == Findings()
+    topics.create([replace(clicks, settings={**clicks.settings, setting: value})])
+    assert topics.check([clicks]) == Findings()
 
 
 @pytest.mark.stack
 def test_a_topic_that_the_broker_refuses_is_named_with_its_reason(
-    kafka_topics: Topics, namespace: str
+    topics: Topics, namespace: str
 ) -> None:
     with pytest.raises(TopicError) as caught:
-        kafka_topics.create([Topic(f"{namespace}.clicks", 1)], replication_factor=3)
+        topics.create([Topic(f"{namespace}.clicks", 1)], replication_factor=3)
     message = str(caught.value)
     assert message.startswith(f"{namespace}.clicks: not created: ")
     assert "replication factor" in message
@@ -226,12 +196,12 @@ def test_a_topic_that_the_broker_refuses_is_named_with_its_reason(
 
 @pytest.mark.stack
 def test_stamps_of_the_past_and_the_future_stand_on_topics_of_a_replay(
-    kafka_topics: Topics, stack: local.LocalStack, namespace: str
+    topics: Topics, stack: local.LocalStack, namespace: str
 ) -> None:
-    topics = [t for t in planned(namespace, clock="driver") if t.name.endswith("clicks")]
-    kafka_topics.create(topics)
-    assert kafka_topics.check(topics) == Findings()
-    (at,) = (TopicPartition(topic.name, 0) for topic in topics)
+    clicks = by_name(planned(namespace, clock="driver"))[f"{namespace}.clicks"]
+    topics.create([clicks])
+    assert topics.check([clicks]) == Findings()
+    at = TopicPartition(clicks.name, 0)
     past_ms, future_ms = 1_000_000_000_000, 4_000_000_000_000
     producer = KafkaProducer(bootstrap_servers=stack.bootstrap)
     try:
@@ -250,11 +220,11 @@ def test_stamps_of_the_past_and_the_future_stand_on_topics_of_a_replay(
 
 @pytest.mark.stack
 def test_the_admin_client_leaves_topics_of_others_alone(
-    kafka_topics: Topics, stack: local.LocalStack, namespace: str
+    topics: Topics, stack: local.LocalStack, namespace: str
 ) -> None:
     with KafkaAdminClient(bootstrap_servers=stack.bootstrap) as admin:
         admin.create_topics({f"{namespace}.mine": {"num_partitions": 1, "replication_factor": 1}})
-    kafka_topics.create(planned(namespace))
-    kafka_topics.delete(planned(namespace))
+    topics.create(planned(namespace))
+    topics.delete(planned(namespace))
     with KafkaAdminClient(bootstrap_servers=stack.bootstrap) as admin:
         assert f"{namespace}.mine" in admin.list_topics()
