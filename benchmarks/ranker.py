@@ -93,7 +93,7 @@ def main() -> None:
     for number, batch in enumerate(batches):
         learner.learn_scored(batch, batch=number, newest_ts_ms=int(batch.request_ts_ms[-1]))
     waited_s, worked_s = time.perf_counter() - started[0], time.thread_time() - started[1]
-    sizes = ", ".join(f"{table.rows} {table.name}s" for table in learner.tables)
+    sizes = ", ".join(f"{table.name} {table.rows - 1}" for table in learner.tables)
     print(f"{len(spec.columns)} columns; ids with rows of their own: {sizes}")
     rates = f"{args.rows / waited_s:,.0f} rows/s, {args.rows / worked_s:,.0f} of processor time"
     print(f"learn: {rates}, in batches of {args.batch}")
