@@ -50,7 +50,23 @@ class SampleDirectory:
         if columns is not None:
             self._check_columns(files, columns)
         for file in files[self.shard :: self.shards]:
-            yield from self._read(file, columns)
+            yield from self.read(file, columns)
+
+    def read(self, file: SampleFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        """Rows of one file.
+
+        Raises:
+            SampleFilesError: it is missing or damaged.
+        """
+        parquet = self._open(file)
+        present = parquet.schema_arrow.names
+        read = present if columns is None else [name for name in columns if name in present]
+        try:
+            # Without any column a batch would not know how many rows it has.
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=read or present[:1]):
+                yield project(batch, columns)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(file, str(error)) from error
 
     def _files(self) -> list[SampleFile]:
         partitions = partitions_in(self.directory)
@@ -75,17 +91,6 @@ class SampleDirectory:
                 return
         if files:
             raise missing_from(str(self.directory), missing, known)
-
-    def _read(self, file: SampleFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        parquet = self._open(file)
-        present = parquet.schema_arrow.names
-        read = present if columns is None else [name for name in columns if name in present]
-        try:
-            # Without any column a batch would not know how many rows it has.
-            for batch in parquet.iter_batches(BATCH_ROWS, columns=read or present[:1]):
-                yield project(batch, columns)
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(file, str(error)) from error
 
     def _open(self, file: SampleFile) -> pq.ParquetFile:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,19 +10,12 @@ from typing import Any
 import pyarrow as pa
 from kafka import KafkaConsumer, TopicPartition
 
-from tenuto.snapshot.chain import Chain, Kind, new_rows
 from tenuto.snapshot.projection import missing_from, project
-from tenuto.snapshot.sample_record import decode_rows, interval_of
-
-logger = logging.getLogger(__name__)
+from tenuto.snapshot.sample_partition import SamplePartition, SampleTopicError
 
 # A broker that says nothing for so long, though there is more to read, is taken for gone.
 SILENT_S = 30.0
 _POLL_MS = 500
-
-
-class SampleTopicError(RuntimeError):
-    """A samples topic that cannot be read; names the place."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +97,14 @@ class SampleTopic:
     ) -> Iterator[pa.RecordBatch]:
         consumer.assign([tp])
         consumer.seek(tp, start)
-        part = _Part(tp)
+        part = SamplePartition(_name(tp))
         position, heard_s = start, time.monotonic()
         while position < end and not part.chain.ended:
             for records in consumer.poll(timeout_ms=_POLL_MS).values():
                 for record in records:
-                    if record.offset < end:
-                        yield from part.rows(record)
+                    added = part.take(record) if record.offset < end else None
+                    if added is not None and added.rows is not None:
+                        yield added.rows
             now_s = time.monotonic()
             if consumer.position(tp) > position:
                 position, heard_s = consumer.position(tp), now_s
@@ -127,40 +120,14 @@ class SampleTopic:
         consumer.assign(list(starts))
         for tp, start in starts.items():
             consumer.seek(tp, start)
-        parts = {tp: _Part(tp) for tp in starts}
+        parts = {tp: SamplePartition(_name(tp)) for tp in starts}
         while not all(part.chain.ended for part in parts.values()):
             for tp, records in consumer.poll(timeout_ms=_POLL_MS).items():
                 for record in records:
-                    yield from parts[tp].rows(record)
+                    added = parts[tp].take(record)
+                    if added is not None and added.rows is not None:
+                        yield added.rows
 
 
-class _Part:
-    """One partition's chain."""
-
-    def __init__(self, tp: TopicPartition) -> None:
-        self.chain = Chain()
-        self._place = f"{tp.topic}[{tp.partition}]"
-
-    def rows(self, record: Any) -> Iterator[pa.RecordBatch]:
-        """The rows of a record that were not read before, if any."""
-        place = f"{self._place}@{record.offset}"
-        try:
-            interval = interval_of(record.headers)
-        except ValueError as error:
-            # Without an interval it is no link of the chain: what lacks one shows as a gap.
-            logger.warning("%s: %s: ignored", place, error)
-            return
-        verdict = self.chain.take(interval)
-        if verdict.kind is Kind.GAP and self.chain.gaps == 1:
-            logger.warning(
-                "%s: samples of snapshot offsets [%d, %d) are missing before it: ignored until "
-                "they come", place, verdict.since, interval.start,
-            )  # fmt: skip
-        if verdict.kind is not Kind.NEW or not record.value:
-            return
-        try:
-            rows = new_rows(decode_rows(record.value), interval, verdict.since)
-        except (pa.ArrowException, KeyError, ValueError, StopIteration) as error:
-            raise SampleTopicError(f"{place}: damaged samples record: {error}") from error
-        if rows.num_rows:
-            yield rows
+def _name(tp: TopicPartition) -> str:
+    return f"{tp.topic}[{tp.partition}]"

@@ -9,35 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
-from tenuto.snapshot.sample_record import Interval
 from tenuto.trainer.rows import Rows, concat
 
 SECOND_MS = 1000
 
 
-class OrderError(RuntimeError):
+class OrderError(ValueError):
     """Samples that break their partition's own promise of time; names the place."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What was read next of one partition.
-
-    Attributes:
-        partition: of the samples topic and of the snapshots'.
-        interval: what it covers; ``arrival_ms`` is a promise about all that follows.
-        rows: those not read before, if any.
-        place: where it was read, for errors.
-    """
-
-    partition: int
-    interval: Interval
-    rows: Rows | None
-    place: str = ""
 
 
 class Merge:
@@ -88,30 +69,47 @@ class Merge:
             if part.ended or (part.count > most and part.closes_ms > first_ms)
         }
 
-    def add(self, piece: Piece) -> None:
-        """Take in what a partition's chain of records goes on with.
+    def add(
+        self,
+        partition: int,
+        rows: Rows | None,
+        arrival_ms: int,
+        *,
+        ended: bool = False,
+        place: str = "",
+    ) -> None:
+        """Take in what a partition goes on with.
+
+        Args:
+            partition: of the samples topic and of the snapshots'.
+            rows: those not given before, if any.
+            arrival_ms: whatever follows arrived at or after it.
+            ended: whether its end mark was read: nothing follows.
+            place: where it was read, for errors.
 
         Raises:
             OrderError: a row arrived before what the partition had promised.
         """
-        part = self._parts[piece.partition]
-        rows = piece.rows
+        part = self._parts[partition]
         if rows is not None and len(rows):
             arrivals = rows.arrival_ms
             if arrivals[0] < part.arrival_ms or (arrivals[1:] < arrivals[:-1]).any():
                 raise OrderError(
-                    f"{piece.place or f'partition {piece.partition}'}: snapshot arrivals fall: "
+                    f"{place or f'partition {partition}'}: snapshot arrivals fall: "
                     f"{int(arrivals.min())} after {part.arrival_ms}: the samples are damaged"
                 )
             part.rows.append(rows)
             part.count += len(rows)
-        part.arrival_ms = max(part.arrival_ms, piece.interval.arrival_ms)
-        part.ended = part.ended or piece.interval.is_end
+        part.arrival_ms = max(part.arrival_ms, arrival_ms)
+        part.ended = part.ended or ended
 
     def close(self) -> Rows | None:
         """The rows of all seconds that are closed by now and were not before, in order."""
         parts = self._parts.values()
-        closes_ms = self.end_ms + SECOND_MS if self.ended else min(p.closes_ms for p in parts)
+        if self.ended:
+            closes_ms = self.end_ms // SECOND_MS * SECOND_MS + SECOND_MS
+        else:
+            closes_ms = min(part.closes_ms for part in parts)
         if closes_ms <= self.front_ms:
             return None
         self.front_ms = closes_ms

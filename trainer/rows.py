@@ -20,6 +20,16 @@ from tenuto.snapshot.samples import HASH_METADATA
 from tenuto.trainer.spec import ID_COLUMNS, Head, ModelSpec
 
 MISSING_POSITION = -1
+_OF_EVERY_SAMPLE = (
+    "position",
+    "request_ts_ms",
+    "impressed",
+    "weight",
+    "snapshot_partition",
+    "snapshot_offset",
+    "item_index",
+    "snapshot_arrival_ms",
+)
 
 
 class SchemaError(ValueError):
@@ -108,8 +118,9 @@ def rows_of(batch: pa.RecordBatch, spec: ModelSpec) -> Rows:
     Raises:
         SchemaError: a feature of another definition than the model's, or no such label.
     """
-    _check(batch.schema, spec)
-    rows, present = batch.num_rows, set(batch.schema.names)
+    present = _present(batch.schema)
+    _check(batch.schema, present, spec)
+    rows = batch.num_rows
 
     def numbers(name: str, dtype: Any) -> Any:
         return batch.column(name).to_numpy(zero_copy_only=False).astype(dtype, copy=False)
@@ -122,11 +133,9 @@ def rows_of(batch: pa.RecordBatch, spec: ModelSpec) -> Rows:
         labels[:, index] = numbers(head.label, np.uint8)
     served = {}
     for name in spec.outputs:
-        column_name = SERVED_PREFIX + name
+        logged = _served(name) in present
         served[name] = (
-            numbers(column_name, np.float32)
-            if column_name in present
-            else np.full(rows, np.nan, np.float32)
+            numbers(_served(name), np.float32) if logged else np.full(rows, np.nan, np.float32)
         )
     position = pc.fill_null(batch.column("position"), MISSING_POSITION)
     return Rows(
@@ -147,8 +156,14 @@ def rows_of(batch: pa.RecordBatch, spec: ModelSpec) -> Rows:
 
 def missing_columns(schema: pa.Schema, spec: ModelSpec) -> list[str]:
     """Columns of the model that these samples lack: NaN in all their rows."""
-    present = set(schema.names)
+    present = _present(schema)
     return [name for name in spec.names if name not in present]
+
+
+def columns_of(spec: ModelSpec) -> list[str]:
+    """The sample columns that rows are made of, for sources that read no others."""
+    of_model = [*ID_COLUMNS.values(), *spec.names, *(head.label for head in spec.heads)]
+    return [*dict.fromkeys([*_OF_EVERY_SAMPLE, *of_model, *map(_served, spec.outputs)])]
 
 
 def learnt_label(rows: Rows, heads: Sequence[Head], index: int) -> NDArray[np.bool_]:
@@ -170,19 +185,27 @@ def _index(heads: Sequence[Head], name: str) -> int:
     return next(index for index, head in enumerate(heads) if head.name == name)
 
 
-def _check(schema: pa.Schema, spec: ModelSpec) -> None:
+def _served(output: str) -> str:
+    return SERVED_PREFIX + output
+
+
+def _present(schema: pa.Schema) -> set[str]:
+    # Where a reader asked for columns that the samples lack, they are there without a type.
+    return {field.name for field in schema if not pa.types.is_null(field.type)}
+
+
+def _check(schema: pa.Schema, present: set[str], spec: ModelSpec) -> None:
     for column in spec.columns:
-        index = schema.get_field_index(column.name)
-        if index < 0:
+        if column.name not in present:
             continue
-        digest = (schema.field(index).metadata or {}).get(HASH_METADATA, b"").decode()
+        digest = (schema.field(column.name).metadata or {}).get(HASH_METADATA, b"").decode()
         if digest != column.hash:
             raise SchemaError(
                 f"column {column.name!r}: the samples define it as {digest or 'nothing'!r}, the "
                 f"model as {column.hash!r}: train a new model, or give the feature a new name"
             )
     for head in spec.heads:
-        if schema.get_field_index(head.label) < 0:
+        if head.label not in present:
             raise SchemaError(
                 f"task {head.name!r}: the samples have no column {head.label!r}: they were joined "
                 "before the label was declared: start from later samples"

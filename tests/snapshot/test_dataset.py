@@ -22,8 +22,8 @@ from tenuto.snapshot.dataset import Samples
 from tenuto.snapshot.manifests import SampleFilesError, read_manifests
 from tenuto.snapshot.parquet import PartitionFiles
 from tenuto.snapshot.projection import of_size, table_of
+from tenuto.snapshot.sample_partition import SampleTopicError
 from tenuto.snapshot.sample_record import Interval
-from tenuto.snapshot.sample_topic import SampleTopicError
 
 LOGS = [
     Log(tuple(Shown(offset, offset * 1000, 1 + offset % 3) for offset in range(30)), 31, 0),

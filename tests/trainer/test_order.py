@@ -14,11 +14,12 @@ from sample_rows import Asked, batch_of, spec_with
 from tenuto.snapshot.chain import Chain, Kind
 from tenuto.snapshot.sample_record import Interval
 from tenuto.trainer.batching import Batcher
-from tenuto.trainer.order import Merge, OrderError, Piece
+from tenuto.trainer.order import Merge, OrderError
 from tenuto.trainer.rows import Rows, concat, rows_of
 
 SPEC = spec_with()
 Key = tuple[int, int, int, int]
+Piece = tuple[int, Interval, Rows | None]
 
 
 @dataclass(frozen=True)
@@ -109,16 +110,16 @@ def readings(draw: st.DrawFn) -> tuple[list[Log], list[Piece]]:
             if batch is not None:
                 # As the reader does, over rows instead of an Arrow batch.
                 batch = batch.slice(int(batch.offset.searchsorted(verdict.since)), len(batch))
-            pieces.append(Piece(log.partition, interval, batch))
+            pieces.append((log.partition, interval, batch))
     return found, pieces
 
 
 def merged(partitions: list[int], pieces: list[Piece], closes: list[bool]) -> list[Rows]:
     merge, out = Merge(partitions), []
-    for number, piece in enumerate(pieces):
-        merge.add(piece)
-        if closes[number % len(closes)] and (rows := merge.close()) is not None:
-            out.append(rows)
+    for number, (partition, interval, rows) in enumerate(pieces):
+        merge.add(partition, rows, interval.arrival_ms, ended=interval.is_end)
+        if closes[number % len(closes)] and (closed := merge.close()) is not None:
+            out.append(closed)
     last = merge.close()
     assert merge.ended
     assert merge.waiting == 0
@@ -157,23 +158,21 @@ def test_batches_depend_on_the_rows_alone(
     assert batches == expected
 
 
-def piece(partition: int, asked: list[Asked], promise_ms: int, *, is_end: bool = False) -> Piece:
-    rows = rows_of(batch_of(asked, partition), SPEC) if asked else None
-    start, end = (asked[0].offset, asked[-1].offset + 1) if asked else (0, 0)
-    return Piece(partition, Interval(start, end, promise_ms, is_end), rows, f"samples[{partition}]")
+def rows(partition: int, *asked: Asked) -> Rows:
+    return rows_of(batch_of(asked, partition), SPEC)
 
 
 def test_a_second_waits_for_the_partition_that_holds_everyone_up() -> None:
     merge = Merge([0, 1])
-    merge.add(piece(0, [Asked(0, 1200), Asked(1, 3100)], 5000))
+    merge.add(0, rows(0, Asked(0, 1200), Asked(1, 3100)), 5000)
     assert merge.close() is None
     assert (merge.holds_up, merge.waiting) == (1, 2)
-    merge.add(piece(1, [], 3999))
-    rows = merge.close()
-    assert rows is not None
-    assert rows.arrival_ms.tolist() == [1200]
+    merge.add(1, None, 3999)
+    closed = merge.close()
+    assert closed is not None
+    assert closed.arrival_ms.tolist() == [1200]
     assert (merge.front_ms, merge.waiting) == (3000, 1)
-    merge.add(piece(1, [], 4000))
+    merge.add(1, None, 4000)
     closed = merge.close()
     assert closed is not None
     assert closed.arrival_ms.tolist() == [3100]
@@ -181,29 +180,33 @@ def test_a_second_waits_for_the_partition_that_holds_everyone_up() -> None:
 
 def test_an_ended_partition_holds_nobody_up() -> None:
     merge = Merge([0, 1])
-    merge.add(piece(0, [], 1000, is_end=True))
-    merge.add(piece(1, [Asked(0, 9000)], 10_000))
-    assert len(concat([merge.close()])) == 1  # type: ignore[list-item]
+    merge.add(0, None, 1000, ended=True)
+    merge.add(1, rows(1, Asked(0, 9000)), 10_000)
+    closed = merge.close()
+    assert closed is not None
+    assert closed.partition.tolist() == [1]
     assert merge.holds_up == 1
     assert not merge.ended
 
 
 def test_only_partitions_that_run_ahead_are_not_to_be_read() -> None:
     merge = Merge([0, 1, 2])
-    merge.add(piece(0, [Asked(n, 5000) for n in range(10)], 6000))
-    merge.add(piece(1, [Asked(n, 500) for n in range(10)], 500))
+    merge.add(0, rows(0, *(Asked(n, 5000) for n in range(10))), 6000)
+    merge.add(1, rows(1, *(Asked(n, 500) for n in range(10))), 500)
     assert merge.ahead(9) == {0}
     assert merge.ahead(10) == set()
-    merge.add(piece(1, [], 500, is_end=True))
+    merge.add(1, None, 500, ended=True)
     assert merge.ahead(10) == {1}
     assert merge.ahead(9) == {0, 1}
 
 
 def test_a_row_from_before_its_partitions_promise_is_refused() -> None:
     merge = Merge([0])
-    merge.add(piece(0, [Asked(0, 2000)], 4000))
-    with pytest.raises(OrderError, match=r"samples\[0\]: snapshot arrivals fall: 3999 after 4000"):
-        merge.add(piece(0, [Asked(1, 3999)], 4000))
+    merge.add(0, rows(0, Asked(0, 2000)), 4000)
+    with pytest.raises(
+        OrderError, match=r"samples\[0\]@7: snapshot arrivals fall: 3999 after 4000"
+    ):
+        merge.add(0, rows(0, Asked(1, 3999)), 4000, place="samples[0]@7")
 
 
 def test_a_batch_is_rounded_up_to_the_whole_request() -> None:

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pytest
 from sample_rows import Asked, batch_of, spec_with
 
+from tenuto.snapshot.projection import project
 from tenuto.trainer.rows import (
     MISSING_POSITION,
     Rows,
     SchemaError,
+    columns_of,
     concat,
     learnt_label,
     missing_columns,
@@ -63,6 +65,15 @@ def test_a_column_that_the_samples_lack_is_missing_and_named() -> None:
     assert np.isnan(rows.values[:, 1]).all()
     assert not np.isnan(rows.values[:, 0]).any()
     assert missing_columns(batch.schema, spec) == ["item_new"]
+
+
+def test_only_the_columns_named_are_needed() -> None:
+    spec = spec_with(item_ctr="h-ctr", item_new="h-new")
+    batch = batch_of(ASKED, served=["ctr"])
+    # A reader gives columns that are not there as nulls.
+    named = project(batch, columns_of(spec))
+    assert missing_columns(named.schema, spec) == ["item_new"]
+    assert equal(rows_of(named, spec), rows_of(batch, spec))
 
 
 def test_a_redefined_column_is_refused_with_both_definitions() -> None:

@@ -1,0 +1,104 @@
+"""What a samples partition's records add, one after the other, to whoever reads them.
+
+Repetitions of replaced joiners add nothing, and a damaged record is an error that names its place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from tenuto.snapshot.chain import Chain, Kind, new_rows
+from tenuto.snapshot.sample_record import Interval, decode_rows, interval_of
+
+logger = logging.getLogger(__name__)
+
+
+class SampleTopicError(RuntimeError):
+    """A samples topic that cannot be read; names the place."""
+
+
+class Record(Protocol):
+    """A Kafka record, as kafka-python and aiokafka give it."""
+
+    offset: int
+    headers: Iterable[tuple[str, bytes]]
+    value: bytes | None
+
+
+class Addition(NamedTuple):
+    """What a record adds to what was read before it.
+
+    Attributes:
+        interval: of the record.
+        rows: those of its rows that were not read before, if any.
+        place: of the record.
+    """
+
+    interval: Interval
+    rows: pa.RecordBatch | None
+    place: str
+
+
+class SamplePartition:
+    """One partition's chain of records.
+
+    Args:
+        name: of the partition, such as ``"samples[3]"``.
+        start: snapshot offset to go on from; None to begin where the first record does.
+        deleted: whether records after ``start`` may have been deleted: where the first one starts
+            later, reading goes on from there, with a warning.
+
+    Attributes:
+        chain: how far it has been read.
+    """
+
+    def __init__(self, name: str, start: int | None = None, *, deleted: bool = False) -> None:
+        self.chain = Chain(start)
+        self._name = name
+        self._may_skip = deleted
+
+    def take(self, record: Record) -> Addition | None:
+        """What the next record adds; None where it repeats, or something before it is missing.
+
+        Raises:
+            SampleTopicError: the record is damaged.
+        """
+        place = f"{self._name}@{record.offset}"
+        try:
+            interval = interval_of(record.headers)
+        except ValueError as error:
+            # Without an interval it is no link of the chain: what lacks one shows as a gap.
+            logger.warning("%s: %s: ignored", place, error)
+            return None
+        self._skip_deleted(interval, place)
+        verdict = self.chain.take(interval)
+        if verdict.kind is Kind.GAP and self.chain.gaps == 1:
+            logger.warning(
+                "%s: samples of snapshot offsets [%d, %d) are missing before it: ignored until "
+                "they come", place, verdict.since, interval.start,
+            )  # fmt: skip
+        if verdict.kind is not Kind.NEW:
+            return None
+        if not record.value:
+            return Addition(interval, None, place)
+        try:
+            rows = new_rows(decode_rows(record.value), interval, verdict.since)
+        except (pa.ArrowException, KeyError, ValueError, StopIteration) as error:
+            raise SampleTopicError(f"{place}: damaged samples record: {error}") from error
+        return Addition(interval, rows if rows.num_rows else None, place)
+
+    def _skip_deleted(self, interval: Interval, place: str) -> None:
+        if not self._may_skip:
+            return
+        self._may_skip = False
+        position = self.chain.position
+        if position is not None and interval.start > position:
+            logger.warning(
+                "%s: samples of snapshot offsets [%d, %d) were deleted before they were read: "
+                "going on without them", place, position, interval.start,
+            )  # fmt: skip
+            self.chain.position = interval.start

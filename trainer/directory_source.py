@@ -1,0 +1,87 @@
+"""A sink's directory of samples as a trainer reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tenuto.snapshot.chain import new_rows
+from tenuto.snapshot.manifests import (
+    Manifest,
+    SampleFilesError,
+    check_files,
+    partitions_in,
+    read_manifests,
+)
+from tenuto.snapshot.sample_directory import SampleDirectory
+from tenuto.snapshot.sample_record import Interval
+from tenuto.trainer.positions import Position
+from tenuto.trainer.sample_source import Read
+
+
+class DirectorySource:
+    """What a sink has finished when it is opened; its end is taken for the end of the samples.
+
+    Rows, order and weights are those of the topic that the sink wrote, up to there.
+
+    Args:
+        directory: of the sink.
+        columns: to read; all by default.
+        positions: where to go on, by partition.
+
+    Raises:
+        SampleFilesError: a manifest or a file is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        columns: Sequence[str] | None = None,
+        positions: Mapping[int, Position] | None = None,
+    ) -> None:
+        self._files = SampleDirectory(Path(directory))
+        self._columns = columns
+        partitions = partitions_in(self._files.directory)
+        if not partitions:
+            raise SampleFilesError(f"{directory}: no manifests: not a directory of samples")
+        self._reads = {p: self._read(p, (positions or {}).get(p)) for p in partitions}
+        self._partitions = partitions
+
+    @property
+    def partitions(self) -> Sequence[int]:
+        return self._partitions
+
+    def poll(self, ahead: Collection[int]) -> list[Read]:
+        found = []
+        for partition in [*self._reads]:
+            if partition not in ahead:
+                read = next(self._reads[partition])
+                found.append(read)
+                if read.is_end:
+                    del self._reads[partition]
+        return found
+
+    def lag(self) -> dict[int, int]:
+        return {}
+
+    def close(self) -> None:
+        self._reads.clear()
+
+    def _read(self, partition: int, position: Position | None) -> Iterator[Read]:
+        manifests = read_manifests(self._files.directory, partition)
+        if position is not None:
+            manifests = [one for one in manifests if one.end > position.snapshot]
+        check_files(self._files.directory, manifests)
+        return self._pieces(partition, manifests, 0 if position is None else position.snapshot)
+
+    def _pieces(self, partition: int, manifests: Sequence[Manifest], since: int) -> Iterator[Read]:
+        arrival_ms = 0
+        for manifest in manifests:
+            for file in manifest.files:
+                interval = Interval(manifest.start, manifest.end, 0)
+                for batch in self._files.read(file, self._columns):
+                    rows = new_rows(batch, interval, since)
+                    arrival_ms = batch.column("snapshot_arrival_ms")[-1].as_py()
+                    yield Read(partition, rows, arrival_ms, False, 0, file.path)
+            arrival_ms = max(arrival_ms, manifest.arrival_ms)
+        yield Read(partition, None, arrival_ms, True, 0, f"partition {partition}")
