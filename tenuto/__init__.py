@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from tenuto.snapshot.labels import total as summed
     from tenuto.streams.codec import InvalidEventError
     from tenuto.streams.outbox import SendError
+    from tenuto.trainer.checkpoints.feed import CheckpointFeed
     from tenuto.trainer.tasks import Task
 
 __all__ = [
     "AsOfTooOldError",
     "AsyncTenuto",
     "CaptureError",
+    "CheckpointFeed",
     "ContextError",
     "DeadlineExceededError",
     "DeclarationError",
@@ -93,6 +95,7 @@ _NAMES = {
     "snapshot.labels": ("Label", "SampleStream", "first", "longest"),
     "streams.codec": ("InvalidEventError",),
     "streams.outbox": ("SendError",),
+    "trainer.checkpoints.feed": ("CheckpointFeed",),
     "trainer.tasks": ("Task",),
 }
 _HOMES = {name: (module, name) for module, names in _NAMES.items() for name in names}

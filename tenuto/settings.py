@@ -19,6 +19,8 @@ from tenuto.features.connection import RedisConnection, without_password
 from tenuto.features.durations import duration_ms
 from tenuto.features.rules import TimeRules
 from tenuto.streams.connection import KafkaConnection
+from tenuto.trainer.model_settings import ModelSettings
+from tenuto.trainer.train_settings import TrainSettings
 
 FILE_NAME = "tenuto.toml"
 ENV_PREFIX = "TENUTO_"
@@ -125,6 +127,8 @@ class Settings(_Section, frozen=True, kw_only=True):
     workers: WorkerSettings = WorkerSettings()
     sink: SinkSettings = SinkSettings()
     capture: CaptureSettings = CaptureSettings()
+    model: ModelSettings = ModelSettings()
+    trainer: TrainSettings = TrainSettings()
     stack: StackSettings = StackSettings()
 
 
@@ -256,6 +260,10 @@ def _checked(settings: Settings, origins: Mapping[str, str]) -> Settings:
         duration_ms(settings.kafka.retention)
     except ValueError as error:
         raise refuse("kafka.retention", "write for example '7d'") from error
+    try:
+        duration_ms(settings.trainer.checkpoint_every)
+    except ValueError as error:
+        raise refuse("trainer.checkpoint_every", "write for example '10m'") from error
     for field, rule in settings.kafka.faults():
         raise refuse(f"kafka.{field}", rule)
     for field, rule in settings.redis.faults():

@@ -102,6 +102,11 @@ class Ranker:
             tables[name] = ({one: code for code, one in enumerate(ids, RARE + 1)}, rows.clone())
         return cls(spec, network, tables, version)
 
+    @property
+    def objective(self) -> str:
+        """Name of the probability to order by; see ``ModelSpec.objective``."""
+        return self.spec.objective
+
     def score(self, matrix: Matrix) -> Scores:
         """Probabilities of the candidates of a request.
 

@@ -88,6 +88,11 @@ class ModelSpec(msgspec.Struct, frozen=True):
         """Names of the probabilities in a score, in order."""
         return [name for head in self.heads for name in head.outputs]
 
+    @property
+    def objective(self) -> str:
+        """The probability that a slate is ordered by: that of the last head's loss."""
+        return self.heads[-1].learnt
+
 
 def spec_of(
     features: FeatureSet,

@@ -16,6 +16,7 @@ import click
 from tenuto.cli.context import Context, InputError, NoServerError
 
 COMMANDS = {
+    "checkpoints": "checkpoints",
     "config": "config",
     "dead-letters": "dead_letters",
     "demo": "demo",
@@ -24,6 +25,7 @@ COMMANDS = {
     "simulate": "simulate",
     "sink": "sink",
     "topics": "topics",
+    "train": "train",
     "up": "up",
     "worker": "worker",
 }

@@ -1,4 +1,4 @@
-"""``tenuto demo``: everything at once, for about two minutes, with a crash in the middle."""
+"""``tenuto demo``: everything at once, for about two minutes, with crashes in the middle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import click
 
 from tenuto.cli.context import Context
 from tenuto.cli.live import LiveTable
-from tenuto.cli.runs import check_events, run_options, stack_options, write_figures
+from tenuto.cli.runs import (
+    check_events,
+    live_training,
+    run_options,
+    stack_options,
+    write_figures,
+)
 
 OUT = Path(".tenuto/demo")
 NAMESPACE = "demo"
@@ -34,15 +40,15 @@ def command(
     keep: bool | None,
     **stack: Any,
 ) -> None:
-    """Run the main job on real components: events, features, snapshots, labels, samples.
+    """Run the whole loop on real components: events, features, snapshots, labels, samples, ranker.
 
-    A simulated day fills the windows, then hours pass in minutes; in the middle the feature
-    worker is killed with -9 and starts again.
+    A simulated day fills the windows, then hours pass in minutes; the feature worker and the
+    trainer are killed with -9 on the way and start again.
     """
     from dataclasses import replace
 
-    from tenuto.drive.demo import DEMO_SPEED, DEMO_WORLD, Demo, simulate
-    from tenuto.drive.run import Run
+    from tenuto.drive.demo import DEMO_SPEED, DEMO_WORLD, Crash, Demo, simulate
+    from tenuto.drive.run import TRAINER, Run
     from tenuto.drive.simulator import EVENTS, Simulator
 
     check_events(context, EVENTS)
@@ -60,7 +66,13 @@ def command(
             time.sleep(1.0)
 
     table = LiveTable(DEMO_SPEED)
-    with run_options(context, OUT / "samples", NAMESPACE, "10s", **stack) as options:
+    training = live_training(context, OUT / "checkpoints")
+    crashes = [Crash("features", 0.4)]
+    if training is not None:
+        crashes.append(Crash(TRAINER, 0.6))
+    with run_options(
+        context, OUT / "samples", NAMESPACE, "10s", training=training, **stack
+    ) as options:
         try:
             with table:
                 simulate(
@@ -68,7 +80,7 @@ def command(
                     world,
                     speed=DEMO_SPEED,
                     budget_s=max(10.0, minutes * 60.0 - _OVERHEAD_S),
-                    crash=True,
+                    crashes=crashes,
                     on_boundary=table.show,
                     before_stop=summarise,
                 )
@@ -85,7 +97,6 @@ def _summary(run: Any, demo: Any, out: Path, *, keep: bool) -> str:
     python = _relative(sys.executable)
     servers = f"--bootstrap {run.settings.kafka.bootstrap} --redis {run.settings.redis.url}"
     inspect = f"{servers} --namespace {NAMESPACE} inspect request {demo.request_id}"
-    pause = f["crash_pause_ms"]
     lines = [
         "",
         f"{f['events']:,} events -> {f['snapshots']:,} snapshots -> {f['samples']:,} sample rows "
@@ -93,16 +104,19 @@ def _summary(run: Any, demo: Any, out: Path, *, keep: bool) -> str:
         f"published to readable: p50 {f['freshness_p50_ms']} ms, p99 {f['freshness_p99_ms']} ms; "
         f"dead letters {f['dead_letters']}",
     ]
-    if pause is not None:
+    if f["features_pause_ms"] is not None:
         lines.append(
-            f"the feature worker was killed with -9: a pause of {pause / 1000.0:.1f} s; counted "
-            f"against the log: rows lost {f['rows_lost']}, doubled {f['rows_doubled']}; events in "
-            f"Redis lost {f['events_lost']}, doubled {f['events_doubled']}"
+            f"the feature worker was killed with -9: a pause of {f['features_pause_ms'] / 1e3:.1f} "
+            f"s; counted against the log: rows lost {f['rows_lost']}, doubled {f['rows_doubled']}; "
+            f"events in Redis lost {f['events_lost']}, doubled {f['events_doubled']}"
         )
+    if "checkpoints" in f:
+        lines += ["", *_learnt(f)]
     partitions = run.settings.kafka.partitions
     polars = (
         f"import polars as pl; print(pl.read_parquet('{out}/day=*/**/*.parquet')"
-        ".group_by('policy').agg(pl.len(), pl.col('clicked').mean()))"
+        ".filter(pl.col('impressed') == 1).group_by('policy')"
+        ".agg(pl.len(), pl.col('clicked').mean()))"
     )
     lines += [
         "",
@@ -113,6 +127,37 @@ def _summary(run: Any, demo: Any, out: Path, *, keep: bool) -> str:
     ]
     lines.append("servers stay up; ^C ends them" if keep else "(inspect needs the servers: --keep)")
     return "\n".join(lines)
+
+
+def _learnt(f: dict[str, Any]) -> list[str]:
+    """What the ranker learnt, and what it was worth."""
+
+    def rate(name: str) -> str:
+        found = f[f"ctr_{name}"]
+        return "-" if found is None else f"{found:.4f} ({f[f'n_{name}']:,} requests)"
+
+    def interval(name: str) -> str:
+        if f[name] is None:
+            return "-"
+        return f"{f[name]:.2f} (95 %: {f[f'{name}_low']:.2f} to {f[f'{name}_high']:.2f})"
+
+    lines = [
+        f"{f['trained_rows']:,} rows learnt, {f['checkpoints']} checkpoints taken into use; "
+        + "; ".join(
+            f"{task}: AUC {f[f'auc_{task}']:.3f}, NE {f[f'ne_{task}']:.3f}" for task in f["tasks"]
+        ),
+        f"click rate: ranker {rate('ranker')}, smoothed CTR {rate('smoothed')}, shuffled "
+        f"{rate('random')}",
+        f"lift of the ranker over shuffled {interval('lift')}, over smoothed CTR "
+        f"{interval('lift_over_smoothed')}",
+    ]
+    pause_ms = f.get("trainer_pause_ms")
+    if pause_ms is not None:
+        lines.append(
+            f"the trainer was killed with -9: a pause of {pause_ms / 1e3:.1f} s for whoever waited "
+            f"for its next checkpoint; otherwise {f['checkpoint_wait_p50_ms'] / 1e3:.1f} s"
+        )
+    return lines
 
 
 def _relative(path: str) -> str:

@@ -48,8 +48,9 @@ class LiveTable:
             self._live.stop()
             self._live = None
 
-    def show(self, run: Any, counts: Any) -> None:
-        """Show the counts of a run, at most a few times a second."""
+    def show(self, run: Any, simulation: Any) -> None:
+        """Show how far a simulated run is, at most a few times a second."""
+        counts = simulation.counts
         now = time.monotonic()
         if now - self._shown_s < _EVERY_S:
             return
@@ -60,7 +61,7 @@ class LiveTable:
         elif now - self._seen[0] >= 1.0:
             self._rate = (events - self._seen[1]) / (now - self._seen[0])
             self._seen = (now, events)
-        rows = self._rows(run, counts)
+        rows = [*self._rows(run, counts), *_learning(run, simulation)]
         if self._live is not None:
             self._live.update(_table(rows))
         elif now - self._line_s >= _LINE_EVERY_S:
@@ -81,6 +82,27 @@ class LiveTable:
             ("dead letters", f"{run.total('tenuto_dead_letters_total'):,}"),
             ("restarts", str(sum(run.workers.all_restarts().values()))),
         ]
+
+
+def _learning(run: Any, simulation: Any) -> list[tuple[str, str]]:
+    """How the ranker does; nothing where there is none."""
+    live = simulation.ranker
+    if live is None:
+        return []
+    quality = run.quality()
+    shown = [
+        (f"{task} AUC/NE", f"{found['auc']:.3f}/{found['ne']:.3f}")
+        for task, found in quality.items()
+    ]
+    age_min = (simulation.counts.event_time_ms - live.trained_to_ms) / 60_000
+    shown.append(
+        ("checkpoint", f"{live.versions[-1]}, {age_min:.0f} min old" if live.versions else "-")
+    )
+    shown += [
+        (f"click rate {policy}", f"{seen.click_rate:.4f}")
+        for policy, seen in sorted(simulation.seen.items())
+    ]
+    return shown
 
 
 def _table(rows: list[tuple[str, str]]) -> Any:

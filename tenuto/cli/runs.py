@@ -12,7 +12,7 @@ import click
 import orjson
 
 from tenuto.cli.context import Context, InputError, NoServerError
-from tenuto.drive.run import RunOptions, run_settings
+from tenuto.drive.run import RunOptions, Training, run_settings
 from tenuto.drive.workers import WorkerFailedError
 from tenuto.features.durations import duration_ms
 from tenuto.features.events import Event
@@ -68,6 +68,7 @@ def run_options(
     kafka_home: str | None,
     partitions: int,
     logs: Path | None,
+    training: Training | None = None,
 ) -> Iterator[RunOptions]:
     """What a run is given; turns what can go wrong with its servers into one line."""
     try:
@@ -81,11 +82,18 @@ def run_options(
         work_dir = logs or Path(temporary)
         start: Any = None if kind == "existing" else kind
         try:
-            yield RunOptions(settings, context.platform, out, work_dir, freshness, start)
+            yield RunOptions(settings, context.platform, out, work_dir, freshness, start, training)
         except (StackError, WorkerFailedError) as error:
             raise InputError(str(error)) from error
         except (UnavailableError, BrokerUnavailableError) as error:
             raise NoServerError(str(error)) from error
+
+
+def live_training(context: Context, store: Path) -> Training | None:
+    """That a simulation's ranker learns at once; None where the application has no tasks."""
+    if not context.platform.tasks:
+        return None
+    return Training("live", store)
 
 
 def write_figures(figures: dict[str, Any], json_file: Path | None) -> str:
@@ -105,3 +113,14 @@ def empty(out: Path) -> Path:
     if any(out.glob("**/_manifests/*")):
         raise InputError(f"--out {out}: holds samples already: choose an empty directory")
     return out
+
+
+def empty_store(folder: Path) -> Path:
+    """A folder for checkpoints that holds none.
+
+    Raises:
+        InputError: it holds checkpoints of another run.
+    """
+    if any(folder.glob("*/latest.json")):
+        raise InputError(f"--checkpoints {folder}: holds checkpoints already: choose an empty one")
+    return folder

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from tenuto.cli.context import Context, InputError
-from tenuto.cli.runs import check_events, empty, run_options, stack_options, write_figures
+from tenuto.cli.runs import (
+    check_events,
+    empty,
+    empty_store,
+    live_training,
+    run_options,
+    stack_options,
+    write_figures,
+)
 
 
 @click.command()
@@ -19,6 +27,11 @@ from tenuto.cli.runs import check_events, empty, run_options, stack_options, wri
 @click.option("--seed", type=int, default=0, show_default=True, help="another one, another world")
 @click.option("--freshness", default="10s", show_default=True, help="distance of the boundaries")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples"))
+@click.option(
+    "--checkpoints",
+    type=click.Path(path_type=Path),
+    help="learn along, order slates by the ranker, and keep its checkpoints there",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="figures go there")
 @stack_options
 @click.pass_obj
@@ -31,10 +44,11 @@ def command(
     seed: int,
     freshness: str,
     out: Path,
+    checkpoints: Path | None,
     json_file: Path | None,
     **stack: Any,
 ) -> None:
-    """Simulate traffic; the same seed and settings give the same rows, bit for bit."""
+    """Simulate traffic; the same seed and settings give the same rows and weights, bit for bit."""
     from tenuto.drive.demo import simulate
     from tenuto.drive.simulator import EVENTS, Simulator
     from tenuto.drive.world import SimulatorSettings
@@ -50,6 +64,9 @@ def command(
         raise InputError(str(error)) from error
     check_events(context, EVENTS)
     namespace = f"simulate-{uuid.uuid4().hex[:8]}"
-    with run_options(context, empty(out), namespace, freshness, **stack) as options:
+    training = live_training(context, empty_store(checkpoints)) if checkpoints else None
+    with run_options(
+        context, empty(out), namespace, freshness, training=training, **stack
+    ) as options:
         figures = simulate(options, Simulator(settings)).figures
     click.echo(write_figures(figures, json_file))

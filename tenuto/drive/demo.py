@@ -1,19 +1,20 @@
-"""The demo: a simulated day and hours after it, with a worker killed in the middle, and a summary.
+"""A simulated run and what came of it: the demo, with workers killed in its middle, and summaries.
 
-What a crash costs is counted, not claimed: rows against what was captured, and the events in
-Redis against what was published.
+What a crash costs is counted, not claimed: rows against what was captured, the events in Redis
+against what was published.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tenuto.drive.click_rates import click_rates
 from tenuto.drive.driver import Counts
 from tenuto.drive.run import Run, RunOptions, figures
 from tenuto.drive.simulation import Simulation
@@ -34,12 +35,15 @@ DEMO_WORLD = SimulatorSettings(
 
 @dataclass
 class Crash:
-    """What killing the feature worker cost.
+    """A worker killed with -9 when a share of the run's time is over, and what it cost.
 
     Attributes:
-        pause_ms: wall time until Redis was up to date again; None until it was.
+        pause_ms: wall time that a boundary waited for it then; None until it was killed.
     """
 
+    worker: str
+    share: float
+    killed: bool = False
     pause_ms: float | None = None
 
 
@@ -57,8 +61,8 @@ def simulate(
     *,
     speed: float = 0.0,
     budget_s: float | None = None,
-    crash: bool = False,
-    on_boundary: Callable[[Run, Counts], None] = lambda run, counts: None,
+    crashes: Sequence[Crash] = (),
+    on_boundary: Callable[[Run, Simulation], None] = lambda run, simulation: None,
     before_stop: Callable[[Run, Demo], None] = lambda run, demo: None,
 ) -> Demo:
     """Run a world, and count what came of it.
@@ -68,25 +72,29 @@ def simulate(
         world: the simulator.
         speed: event time per wall time; 0 is as fast as it goes.
         budget_s: wall seconds of the run after its pre-roll.
-        crash: kill the feature worker with -9 in its middle.
+        crashes: workers to kill with -9.
         on_boundary: called after each boundary.
         before_stop: called while the servers still run.
     """
     started = time.monotonic()
-    killed: Crash | None = None
     with Run(options) as run:
 
         def after(counts: Counts) -> None:
-            nonlocal killed
-            on_boundary(run, counts)
-            if killed is not None and killed.pause_ms is None:
-                killed.pause_ms = round(counts.freshness_ms[-1], 1)
-            if crash and killed is None and simulation.is_halfway():
-                run.workers.kill("features")
-                killed = Crash()
+            on_boundary(run, simulation)
+            for crash in crashes:
+                if not crash.killed and simulation.is_past(crash.share):
+                    crash.killed = True
+                    run.workers.kill(crash.worker)
+                    waited[crash.worker] = len(simulation.waits_ms(crash.worker))
 
-        simulation = Simulation(run, world, speed, budget_s, after)
+        waited: dict[str, int] = {}
+        simulation = Simulation(run, world, speed, budget_s, run.live_ranker(), after)
         counts = simulation.drive()
+        for crash in crashes:
+            if crash.killed:
+                # What was on its way when it was killed may still arrive.
+                waits = simulation.waits_ms(crash.worker)[waited[crash.worker] :][:2]
+                crash.pause_ms = round(max(waits), 1) if waits else None
         counted = _events_in_redis(run, counts)
         run.wait_for_samples()
         letters = run.dead_letters()
@@ -100,9 +108,16 @@ def simulate(
             "events_doubled": max(0, counted),
             "dead_letters": sum(letters.values()),
             "dead_letters_by_reason": letters,
-            "crash_pause_ms": killed.pause_ms if killed else None,
+            **{f"{crash.worker}_pause_ms": crash.pause_ms for crash in crashes},
             "restarts": run.workers.all_restarts(),
         }
+        if simulation.ranker is not None:
+            summary |= run.wait_for_training()
+            summary |= {
+                "checkpoints": len(simulation.ranker.versions),
+                "checkpoint_wait_p50_ms": round(float(np.median(simulation.ranker.waits_ms)), 1),
+                **click_rates(options.samples_dir(run.trained_stream)),
+            }
         demo = Demo(summary, request_id)
         before_stop(run, demo)
     return demo

@@ -11,7 +11,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Slate:
         slice: share of the traffic that the request belongs to.
         scores: served scores by name, one a shown item.
         propensity: probability of the order, where known.
+        model: version of the model that scored.
     """
 
     shown: Sequence[int]
@@ -53,11 +54,29 @@ class Slate:
     scores: Mapping[str, Any] = field(default_factory=dict)
     propensity: float | None = None
     slice: str = ""
+    model: str = ""
 
 
 def as_logged(request: Request, matrix: Matrix) -> Slate:
     """The order of an interaction log."""
     return Slate(range(len(request.candidates)), "log")
+
+
+OnOutcomes = Callable[[Slate, Sequence[EventRecord]], None]
+
+
+def nobody(slate: Slate, events: Sequence[EventRecord]) -> None:
+    """Told what came of a slate, and does nothing."""
+
+
+class Gate(Protocol):
+    """What the requests of a boundary wait for beside the features."""
+
+    def is_due(self, boundary_ms: int) -> bool:
+        """Whether they wait at this boundary: every partition is told the time before."""
+
+    def wait(self, boundary_ms: int) -> None:
+        """Return when they may be served."""
 
 
 @dataclass
@@ -102,6 +121,8 @@ class Driver:
         store: tells how far Redis has read.
         freshness_ms: distance of the boundaries.
         policy: decides what a request shows.
+        gate: what its requests wait for beside the features.
+        on_outcomes: told what came of each slate.
         horizon_ms: longest of the sample streams.
         check: called while waiting; raises when waiting is in vain.
         stall_s: how long to wait for the feature worker before giving up.
@@ -119,6 +140,8 @@ class Driver:
         freshness_ms: int,
         horizon_ms: int,
         policy: Callable[[Request, Matrix], Slate] = as_logged,
+        gate: Gate | None = None,
+        on_outcomes: OnOutcomes = nobody,
         check: Callable[[], None] = lambda: None,
         stall_s: float = 120.0,
     ) -> None:
@@ -132,6 +155,8 @@ class Driver:
         self.freshness_ms = freshness_ms
         self._horizon_ms = horizon_ms
         self._policy = policy
+        self._gate = gate
+        self._on_outcomes = on_outcomes
         self._check = check
         self._stall_s = stall_s
         self._pending: list[tuple[int, int, EventRecord]] = []
@@ -184,12 +209,15 @@ class Driver:
         time."""
         started = time.monotonic()
         self._publish_before(boundary_ms)
-        self._beat(boundary_ms)
+        gated = self._gate is not None and self._gate.is_due(boundary_ms)
+        self._beat(boundary_ms, 0 if gated else self._beat_after_ms)
         published = bool(self._sent)
         self._settle()
         self._wait()
         if published:
             self.counts.freshness_ms.append((time.monotonic() - started) * 1000.0)
+        if gated and self._gate is not None:
+            self._gate.wait(boundary_ms)
         requests = self._source.requests(boundary_ms, boundary_ms + self.freshness_ms)
         for request in requests:
             self._serve(request, boundary_ms)
@@ -233,6 +261,7 @@ class Driver:
             policy=slate.policy,
             slice=slate.slice,
             propensity=slate.propensity,
+            model=slate.model,
         )
         partition = self._partition(request.request_id)
         self._send(
@@ -242,7 +271,9 @@ class Driver:
             request.ts_ms,
             request.request_id,
         )
-        for event in self._source.outcomes(request, shown):
+        outcomes = self._source.outcomes(request, shown)
+        self._on_outcomes(slate, outcomes)
+        for event in outcomes:
             self._published += 1
             heapq.heappush(self._pending, (event.ts_ms, self._published, event))
         self.counts.requests += 1
@@ -277,11 +308,11 @@ class Driver:
         )
         self._sent.append((topic, partition, delivery))
 
-    def _beat(self, boundary_ms: int) -> None:
+    def _beat(self, boundary_ms: int, after_ms: int) -> None:
         topics = [*self._topics.events.values(), self._topics.snapshots]
         for topic in topics:
             for partition in range(self._topics.partitions):
-                if self._clock.get((topic, partition), 0) < boundary_ms - self._beat_after_ms:
+                if self._clock.get((topic, partition), 0) < boundary_ms - after_ms:
                     self._heartbeat(topic, partition, boundary_ms)
 
     def _heartbeat(self, topic: str, partition: int, ts_ms: int, *, end: bool = False) -> None:

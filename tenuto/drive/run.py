@@ -10,13 +10,23 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import orjson
 import redis
 
 from tenuto import local
-from tenuto.drive.driver import Counts, Driver, Slate, Topics, as_logged
+from tenuto.drive.driver import (
+    Counts,
+    Driver,
+    Gate,
+    OnOutcomes,
+    Slate,
+    Topics,
+    as_logged,
+    nobody,
+)
 from tenuto.drive.scrape import Scrape
 from tenuto.drive.source import Request, Source
 from tenuto.drive.workers import Workers
@@ -35,8 +45,27 @@ from tenuto.streams.topics import Topics as TopicAdmin
 from tenuto.topic_plan import topic_plan
 
 _UNHURRIED_MS = 200
+TRAINER = "trainer"
+"""The trainer's name among the workers."""
 
 Policy = Callable[[Request, Matrix], Slate]
+
+if TYPE_CHECKING:
+    # It loads torch.
+    from tenuto.drive.live_ranker import LiveRanker
+
+
+@dataclass(frozen=True)
+class Training:
+    """That a run learns along.
+
+    Attributes:
+        mode: ``"live"`` learns at once, ``"as_of"`` only what was final at each row's request.
+        store: folder of its checkpoints.
+    """
+
+    mode: str
+    store: Path
 
 
 @dataclass(frozen=True)
@@ -50,6 +79,7 @@ class RunOptions:
         work_dir: logs.
         freshness: distance of the boundaries, such as ``"10s"``.
         start_stack: kind of local stack to start, None to use the servers of the settings.
+        training: of a ranker, from the sample stream that has the tasks' labels.
     """
 
     settings: Settings
@@ -58,6 +88,7 @@ class RunOptions:
     work_dir: Path
     freshness: str = "10s"
     start_stack: local.Kind | None = "embedded"
+    training: Training | None = None
 
     def samples_dir(self, stream: str) -> Path:
         """Where a sample stream's files go: ``out_dir`` itself for the default one."""
@@ -105,6 +136,8 @@ class Run:
             out = str(options.samples_dir(name))
             sink = ["sink", "parquet", "--stream", name, "--dir", out, "--until-end"]
             self.workers.start(f"sink-{name}", sink, unhurried)
+        if options.training is not None:
+            self._start_trainer(options.training)
         features = self.platform.feature_set(settings.time.rules())
         partitions = settings.kafka.partitions
         self.redis: redis.Redis = settings.redis.client()
@@ -128,6 +161,16 @@ class Run:
         self.workers.start(name, ["worker", *arguments, "--metrics-port", str(port)], env)
         self.scrapes[name] = Scrape(f"http://127.0.0.1:{port}/metrics")
 
+    def _start_trainer(self, training: Training) -> None:
+        self._metrics_file = self.options.work_dir / "metrics.json"
+        port = free_port()
+        self.workers.start(
+            TRAINER,
+            ["train", "--until-end", "--mode", training.mode, "--store", str(training.store),
+             "--metrics-file", str(self._metrics_file), "--metrics-port", str(port)],
+        )  # fmt: skip
+        self.scrapes[TRAINER] = Scrape(f"http://127.0.0.1:{port}/metrics")
+
     def _started(self, kind: local.Kind) -> Settings:
         stack_settings = self.settings.stack
         home = Path(stack_settings.kafka_home) if stack_settings.kafka_home else None
@@ -137,7 +180,34 @@ class Run:
         connection = msgspec.structs.replace(self.settings.redis, url=stack.redis_url)
         return msgspec.structs.replace(self.settings, kafka=kafka, redis=connection)
 
-    def driver(self, source: Source, policy: Policy = as_logged) -> Driver:
+    @property
+    def trained_stream(self) -> str:
+        """The sample stream that the ranker learns from."""
+        return self.platform.trained_stream().name
+
+    def live_ranker(self) -> LiveRanker | None:
+        """What orders slates by the run's own checkpoints; None where nothing is learnt."""
+        training = self.options.training
+        if training is None:
+            return None
+        from tenuto.drive.live_ranker import LiveRanker
+
+        settings = self.settings
+        return LiveRanker(
+            training.store,
+            settings.trainer.model or self.platform.name,
+            duration_ms(settings.trainer.checkpoint_every),
+            self.platform.trained_stream().horizon_ms(settings.time.rules().lateness_ms),
+            self.workers.check,
+        )
+
+    def driver(
+        self,
+        source: Source,
+        policy: Policy = as_logged,
+        gate: Gate | None = None,
+        on_outcomes: OnOutcomes = nobody,
+    ) -> Driver:
         """A driver of this run."""
         settings = self.settings
         lateness_ms = settings.time.rules().lateness_ms
@@ -158,8 +228,20 @@ class Run:
             freshness_ms=duration_ms(self.options.freshness),
             horizon_ms=horizon_ms,
             policy=policy,
+            gate=gate,
+            on_outcomes=on_outcomes,
             check=self.workers.check,
         )
+
+    def quality(self) -> dict[str, dict[str, float]]:
+        """AUC and normalized entropy of each probability over the window, as last published."""
+        try:
+            report = orjson.loads(self._metrics_file.read_bytes())
+        except OSError:
+            return {}
+        own: dict[str, Any] = report["metrics"]["next" if report["mode"] == "live" else "as_of"]
+        known = {task: spans["window"] for task, spans in own.items()}
+        return {task: found for task, found in known.items() if found["auc"] is not None}
 
     def total(self, metric: str) -> int:
         """A counter's sum over the run's workers, as last scraped; a restart begins anew."""
@@ -176,6 +258,41 @@ class Run:
         """Wait until every snapshot is joined and its rows are in their files."""
         for stream in self.platform.samples:
             self.workers.wait(f"sink-{stream.name}", timeout_s)
+
+    def wait_for_training(self, timeout_s: float = 300.0) -> dict[str, Any]:
+        """Wait until the trainer has learnt all samples; its figures."""
+        training = self.options.training
+        assert training is not None, "there is a trainer"
+        self.workers.wait(TRAINER, timeout_s)
+        return training_figures(self._metrics_file, training.store)
+
+
+def training_figures(metrics_file: Path, store: Path) -> dict[str, Any]:
+    """What a trainer says of itself at the end, by flat names: ``auc_ctr``, ``auc_ctr_served``."""
+    from tenuto.trainer.checkpoints.reader import CheckpointReader
+
+    report = orjson.loads(metrics_file.read_bytes())
+    own, metrics = ("next" if report["mode"] == "live" else "as_of"), report["metrics"]
+    found: dict[str, Any] = {
+        "trained_rows": report["rows"],
+        "trained_batches": report["batches"],
+        "tasks": list(metrics[own]),
+        "scored": own,
+        "version": report["version"],
+        "weights": CheckpointReader(str(store), report["model"])
+        .manifest(report["version"])
+        .weights,
+    }
+    for kind, suffix in ((own, ""), ("served", "_served")):
+        for task, spans in metrics[kind].items():
+            for name in ("auc", "ne", "calibration", "gauc"):
+                found[f"{name}_{task}{suffix}"] = spans["lifetime"][name]
+    for task, intervals in report.get("intervals", {}).items():
+        for name, estimate in intervals.items():
+            found[f"{name}_{task}"] = estimate["value"]
+            found[f"{name}_{task}_low"] = estimate["low"]
+            found[f"{name}_{task}_high"] = estimate["high"]
+    return found
 
 
 def run_settings(settings: Settings, *, namespace: str, partitions: int) -> Settings:

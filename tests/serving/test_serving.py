@@ -7,74 +7,24 @@ import signal
 import socket
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import redis
-from kafka.admin import KafkaAdminClient, NewTopic
 from prometheus_client import REGISTRY
+from serving_setup import NOW, PARTITIONS, environment, set_up
 from topic_records import records_of
 
 import tenuto
 from tenuto import local
-from tenuto.features.aggregate import Aggregator
-from tenuto.features.store import Store
 from tenuto.presets import video
 from tenuto.settings import Settings, load
 from tenuto.snapshot.record import Snapshot, decode
 from tenuto.streams.capture import sampled
 from tenuto.streams.headers import header
 
-PARTITIONS = 2
-NOW = 1_700_000_000_000
 ITEMS = ["i0", "i1", "i2", "unseen"]
-
-
-def environment(stack: local.LocalStack, **more: str) -> dict[str, str]:
-    return {
-        "TENUTO_NAMESPACE": f"n{uuid.uuid4().hex[:8]}",
-        "TENUTO_KAFKA__BOOTSTRAP": stack.bootstrap,
-        "TENUTO_KAFKA__PARTITIONS": str(PARTITIONS),
-        "TENUTO_REDIS__URL": stack.redis_url,
-        **more,
-    }
-
-
-def set_up(env: dict[str, str]) -> Settings:
-    """Topics, and a store in which i0, i1 and i2 were clicked once, twice and thrice."""
-    settings = load(env=env).settings
-    names = [event.name for event in video.app.events] + ["snapshots"]
-    with KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap) as admin:
-        admin.create_topics(
-            [NewTopic(f"{settings.namespace}.{name}", PARTITIONS, 1) for name in names]
-        )
-    layout = video.app.feature_set(settings.time.rules()).layout
-    store = Store(redis.Redis.from_url(settings.redis.url), layout, PARTITIONS, settings.namespace)
-    items = ["i0", "i1", "i1", "i2", "i2", "i2"]
-    n = len(items)
-    columns: dict[str, Any] = {
-        "item_id": items,
-        "user_id": ["u1"] * n,
-        "query": ["q1"] * n,
-        "position": np.zeros(n, np.int64),
-        "ts": np.full(n, NOW - 1_000),
-    }
-    for topic in layout.topics:
-        for partition in range(PARTITIONS):
-            slot = store.slot(topic, partition)
-            entry = store.begin(slot, b"incarnation-0001", 0)
-            deltas = Aggregator(layout).deltas("clicks", columns)
-            if topic == "clicks" and partition == 0:
-                store.apply(slot, entry, n, NOW - 500, deltas)
-            else:
-                store.apply(slot, entry, 1, NOW - 2_000, Aggregator(layout).deltas("clicks", EMPTY))
-    return settings
-
-
-EMPTY: dict[str, Any] = {"ts": np.zeros(0, np.int64)}
 
 
 @pytest.fixture
