@@ -14,7 +14,8 @@ from tenuto.trainer.directory_source import DirectorySource
 from tenuto.trainer.positions import Position
 from tenuto.trainer.sample_source import SampleSource
 from tenuto.trainer.topic_source import TopicSource
-from tenuto.trainer.trainer import Trainer, Training
+from tenuto.trainer.trainer import Trainer
+from tenuto.trainer.training import Training
 
 
 def model_name(settings: Settings, platform: Platform) -> str:

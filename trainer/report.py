@@ -8,26 +8,24 @@ from typing import Any
 import orjson
 
 from tenuto.snapshot.durable import make_directory, write_durably
-from tenuto.trainer.resume import TrainerState
+from tenuto.trainer.progress import Progress
 
 
 def write_report(
-    path: Path, model: str, version: str, state: TrainerState, *, final: bool = False
+    path: Path, model: str, version: str, progress: Progress, metrics: Any, intervals: Any = None
 ) -> None:
     """Replace the file at ``path``.
-
-    Metrics are ``metrics[kind][probability][span][name]``, null where they are not defined.
 
     Args:
         path: of the file.
         model, version: what was published last.
-        state: of the trainer.
-        final: with the intervals of ``as_of`` metrics, which cost some passes over all rows.
+        progress: of the trainer.
+        metrics: ``[kind][probability][span][name]``, null where they are not defined.
+        intervals: of ``as_of`` metrics, ``[probability][name]``, at the end of a replay.
 
     Raises:
         OSError: it cannot be written.
     """
-    progress = state.progress
     figures: dict[str, Any] = {
         "model": model,
         "version": version,
@@ -39,9 +37,9 @@ def write_report(
         "rows": progress.rows,
         "seen_rows": progress.seen_rows,
         "unattributed": progress.unattributed,
-        "metrics": state.scoreboard.values(),
+        "metrics": metrics,
     }
-    if final:
-        figures["intervals"] = state.scoreboard.intervals()
+    if intervals is not None:
+        figures["intervals"] = intervals
     make_directory(path.parent)
     write_durably(path, orjson.dumps(figures, option=orjson.OPT_INDENT_2))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from tenuto.trainer.checkpoints.manifest import Announcement
 from tenuto.trainer.resume import TrainerState
 
 
@@ -98,6 +99,15 @@ class TrainMetrics:
         """Account for the rows of a batch."""
         self.rows.labels("impressed").inc(seen)
         self.rows.labels("not_impressed").inc(rows - seen)
+
+    def published(self, front_ms: int, announcement: Announcement, seconds: float) -> None:
+        """Account for a version."""
+        self.checkpoints.inc()
+        self.checkpoint_seconds.observe(seconds)
+        self.checkpoint_time.set(front_ms / 1000.0)
+        if announcement.manifest is not None:
+            files = announcement.manifest["files"].values()
+            self.checkpoint_bytes.set(sum(file["bytes"] for file in files))
 
     def show(self, state: TrainerState) -> None:
         """Show how far a trainer is and how good."""

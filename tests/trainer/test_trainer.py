@@ -27,7 +27,8 @@ from tenuto.trainer.resume import ModeError
 from tenuto.trainer.rows import Rows, SchemaError, concat, learnt_label, rows_of
 from tenuto.trainer.train_metrics import TrainMetrics
 from tenuto.trainer.train_settings import Mode, TrainSettings
-from tenuto.trainer.trainer import Trainer, Training, TrainingError
+from tenuto.trainer.trainer import Trainer, TrainingError
+from tenuto.trainer.training import Training
 
 SMALL = ModelSettings(
     experts=2, expert_hidden=8, expert_size=8, tower_size=8, id_size=4, bucket_size=4, buckets=4,
