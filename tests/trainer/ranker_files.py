@@ -11,8 +11,7 @@ from checkpoint_files import SPEC, checkpoint
 
 from tenuto.features.matrix import Matrix, Stamp
 from tenuto.features.schema import Column
-from tenuto.trainer.checkpoints.contents import Checkpoint
-from tenuto.trainer.checkpoints.learner_files import parts_of
+from tenuto.trainer.checkpoints.contents import Checkpoint, Part
 from tenuto.trainer.learner import Learner
 
 COLUMNS = (Column("hour", "00"), Column(SPEC.columns[0].name, SPEC.columns[0].hash))
@@ -21,7 +20,8 @@ COLUMNS = (Column("hour", "00"), Column(SPEC.columns[0].name, SPEC.columns[0].ha
 def model_checkpoint(number: int, learner: Learner | None = None, **changes: Any) -> Checkpoint:
     """The ``number``-th one; its weights follow from the number alone, unless given."""
     learner = learner or numbered_learner(number)
-    serving, training = parts_of(learner, documents={"state": {"batch": number}})
+    serving = Part({"model": learner.serving_tensors()}, {"dictionary": learner.dictionary()})
+    training = Part({"model": learner.training_tensors()}, {"learner": learner.state()})
     changes = {"spec": learner.spec, "serving": serving, "training": training} | changes
     return checkpoint(number, **changes)
 

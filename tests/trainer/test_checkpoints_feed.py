@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from checkpoint_files import EVERY_MS, H_MS, MODEL, NO_WAIT, T0_MS
 from ranker_files import matrix, model_checkpoint, numbered_learner
 
 from tenuto.trainer.checkpoints.errors import CheckpointError, MissingFileError, NoRankerError
 from tenuto.trainer.checkpoints.feed import CheckpointFeed
-from tenuto.trainer.checkpoints.learner_files import learner_of
-from tenuto.trainer.checkpoints.reader import CheckpointReader
+from tenuto.trainer.checkpoints.reader import CheckpointReader, LoadedPart
 from tenuto.trainer.checkpoints.writer import Publisher
+from tenuto.trainer.learner import Learner
 from tenuto.trainer.ranker import Ranker
 
 VALUES = [0.0, 0.05, 0.3, float("nan")]
@@ -31,6 +32,10 @@ def publisher(store: Path, keep: int = 5) -> Publisher:
 
 def still(store: Path) -> CheckpointFeed:
     return CheckpointFeed(str(store), model=MODEL, follow=False)
+
+
+def torch_of(part: LoadedPart) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in part.tensors["model"].items()}
 
 
 def version(number: int) -> str:
@@ -56,7 +61,13 @@ def test_a_ranker_and_a_learner_come_back_bit_for_bit(tmp_path: Path) -> None:
     feed.poll()
     found = CheckpointReader(str(tmp_path), MODEL).newest()
     assert found is not None
-    again = learner_of(found)
+    again = Learner.load(
+        found.manifest.spec,
+        torch_of(found.serving),
+        torch_of(found.training),
+        found.serving.documents["dictionary"],
+        found.training.documents["learner"],
+    )
     for name, tensor in learner.serving_tensors().items():
         np.testing.assert_array_equal(again.serving_tensors()[name], tensor)
     for name, tensor in learner.training_tensors().items():
@@ -201,20 +212,25 @@ def test_a_forked_process_goes_on_following(tmp_path: Path) -> None:
     code = """
 import os, sys, time
 sys.path.insert(0, sys.argv[2])
-from pathlib import Path
+import torch
+torch.set_num_threads(1)
 from ranker_files import model_checkpoint
 from tenuto.trainer.checkpoints.feed import CheckpointFeed
 from tenuto.trainer.checkpoints.writer import Publisher
 from checkpoint_files import MODEL
 trainer = Publisher(sys.argv[1], MODEL)
-trainer.publish(model_checkpoint(1))
+heard, ready = os.pipe()
 feed = CheckpointFeed(sys.argv[1], model=MODEL, every_s=0.01)
 child = os.fork()
 if child == 0:
-    while feed.ranker.version == model_checkpoint(1).version:
-        time.sleep(0.01)
+    for number in (1, 2):
+        while feed.version != model_checkpoint(number).version:
+            time.sleep(0.01)
+        os.write(ready, b".")
     os._exit(0)
-trainer.publish(model_checkpoint(2))
+for number in (1, 2):
+    trainer.publish(model_checkpoint(number))
+    os.read(heard, 1)
 print(os.waitpid(child, 0)[1])
 """
     arguments = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]

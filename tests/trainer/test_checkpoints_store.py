@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import uuid
 from pathlib import Path
+from typing import Any, ClassVar
 
+import fsspec
 import pytest
 from checkpoint_files import everything
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tenuto.trainer.checkpoints.errors import UnsafePathError
 from tenuto.trainer.checkpoints.local_store import LocalStore
+from tenuto.trainer.checkpoints.remote_store import StoreError
 from tenuto.trainer.checkpoints.store import Store, open_store
 
 
@@ -60,6 +64,23 @@ def test_file_urls_are_directories(tmp_path: Path) -> None:
 def test_a_protocol_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ValueError, match="nosuch"):
         open_store("nosuch://bucket/x")
+
+
+class Down(MemoryFileSystem):
+    """Of a package whose errors are its own."""
+
+    protocol = "down"
+    store: ClassVar[dict[str, Any]] = {}
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **options: Any) -> bytes:
+        raise RuntimeError("endpoint gone")
+
+
+def test_errors_of_a_stores_own_package_are_those_of_a_medium() -> None:
+    fsspec.register_implementation("down", Down, clobber=True)
+    with pytest.raises(StoreError, match=r"down://x/a/latest.json: RuntimeError: endpoint gone"):
+        open_store("down://x").read("a/latest.json")
+    assert issubclass(StoreError, OSError)
 
 
 def test_a_write_leaves_nothing_beside_it(tmp_path: Path) -> None:

@@ -121,9 +121,7 @@ class CheckpointFeed:
         Raises:
             NoRankerError: none was loaded yet; says why.
         """
-        if self._pid != os.getpid():
-            self._start()
-        in_force = self._in_force
+        in_force = self._now()
         if in_force is None:
             why = f": {self._refused.reason}" if self._refused else ": nothing is published"
             raise NoRankerError(f"{self._reader.store.url}/{self._reader.model}{why}")
@@ -132,7 +130,7 @@ class CheckpointFeed:
     @property
     def manifest(self) -> Manifest | None:
         """Of the checkpoint in force; None before the first."""
-        in_force = self._in_force
+        in_force = self._now()
         return in_force.manifest if in_force else None
 
     @property
@@ -219,6 +217,11 @@ class CheckpointFeed:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _now(self) -> InForce | None:
+        if self._pid != os.getpid():
+            self._start()
+        return self._in_force
 
     def _start(self) -> None:
         """What a process has of its own: a fork has none of its parent's threads and sockets."""

@@ -31,6 +31,7 @@ class AnnouncementLog:
         self._folder = f"{model}/feed"
         self._latest = f"{model}/latest.json"
         self._read: dict[int, Announcement] = {}
+        self._found: tuple[bytes, Announcement] | None = None
 
     def latest(self) -> Announcement | None:
         """What holds; None before the first.
@@ -43,7 +44,11 @@ class AnnouncementLog:
             data = self._store.read(self._latest)
         except FileNotFoundError:
             return None
-        return decode_announcement(data, f"{self._store.url}/{self._latest}")
+        # Followers ask many times for each change.
+        if self._found is None or self._found[0] != data:
+            place = f"{self._store.url}/{self._latest}"
+            self._found = data, decode_announcement(data, place)
+        return self._found[1]
 
     def sequences(self) -> list[int]:
         """Numbers of the announcements that are kept, ascending."""

@@ -9,6 +9,10 @@ import importlib
 from typing import Any
 
 
+class StoreError(OSError):
+    """A store that did not do what it was asked: which object, and why."""
+
+
 class RemoteStore:
     """A :class:`~tenuto.trainer.checkpoints.store.Store` at a URL such as ``s3://bucket/folder``.
 
@@ -32,25 +36,23 @@ class RemoteStore:
         return self._url
 
     def read(self, path: str) -> bytes:
-        data: bytes = self._fs.cat_file(self._at(path))
+        data: bytes = self._ask("cat_file", path)
         return data
 
     def size(self, path: str) -> int | None:
         self._fs.invalidate_cache()
         try:
-            return int(self._fs.info(self._at(path))["size"])
+            return int(self._ask("info", path)["size"])
         except FileNotFoundError:
             return None
 
     def write(self, path: str, data: bytes) -> None:
-        self._make_folder(path)
-        self._fs.pipe_file(self._at(path), data)
+        self._put(path, data)
 
     def create(self, path: str, data: bytes) -> bool:
-        self._make_folder(path)
         try:
             # A conditional write where the store has one (S3, GCS); else asked just before.
-            self._fs.pipe_file(self._at(path), data, mode="create")
+            self._put(path, data, mode="create")
         except FileExistsError:
             return False
         return True
@@ -58,7 +60,7 @@ class RemoteStore:
     def names(self, folder: str) -> list[str]:
         self._fs.invalidate_cache()
         try:
-            found = self._fs.ls(self._at(folder), detail=False)
+            found = self._ask("ls", folder, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted({str(path).rstrip("/").rpartition("/")[2] for path in found} - {""})
@@ -66,16 +68,26 @@ class RemoteStore:
     def delete(self, path: str) -> None:
         self._fs.invalidate_cache()
         try:
-            self._fs.rm(self._at(path), recursive=True)
+            self._ask("rm", path, recursive=True)
         except FileNotFoundError:
             return
 
     def sweep(self, folder: str) -> None:
         return
 
-    def _at(self, path: str) -> str:
-        return f"{self._root}/{path}"
+    def _put(self, path: str, data: bytes, **options: Any) -> None:
+        try:
+            self._ask("pipe_file", path, data, **options)
+        except FileNotFoundError:
+            # Object stores have no folders; file systems among fsspec's want theirs first.
+            self._ask("makedirs", path.rpartition("/")[0], exist_ok=True)
+            self._ask("pipe_file", path, data, **options)
 
-    def _make_folder(self, path: str) -> None:
-        # Object stores have none; those of fsspec's file systems that do, want it first.
-        self._fs.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
+    def _ask(self, call: str, path: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return getattr(self._fs, call)(f"{self._root}/{path}", *arguments, **options)
+        except OSError:
+            raise
+        except Exception as error:
+            # Each package has errors of its own for a store that does not answer.
+            raise StoreError(f"{self._url}/{path}: {type(error).__name__}: {error}") from error
