@@ -96,6 +96,19 @@ def live_training(context: Context, store: Path) -> Training | None:
     return Training("live", store)
 
 
+def as_of_training(context: Context, store: Path) -> Training:
+    """That a replay's ranker learns only what was final.
+
+    Raises:
+        InputError: the application has no tasks.
+    """
+    if not context.platform.tasks:
+        raise InputError(
+            f"app {context.settings.app}: declares no tasks: there is nothing to train"
+        )
+    return Training("as_of", store)
+
+
 def write_figures(figures: dict[str, Any], json_file: Path | None) -> str:
     """A run's figures as JSON text, in ``json_file`` too where one is given."""
     text = orjson.dumps(figures, option=orjson.OPT_INDENT_2).decode()

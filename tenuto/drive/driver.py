@@ -121,7 +121,6 @@ class Driver:
         store: tells how far Redis has read.
         freshness_ms: distance of the boundaries.
         policy: decides what a request shows.
-        gate: what its requests wait for beside the features.
         on_outcomes: told what came of each slate.
         horizon_ms: longest of the sample streams.
         check: called while waiting; raises when waiting is in vain.
@@ -140,7 +139,6 @@ class Driver:
         freshness_ms: int,
         horizon_ms: int,
         policy: Callable[[Request, Matrix], Slate] = as_logged,
-        gate: Gate | None = None,
         on_outcomes: OnOutcomes = nobody,
         check: Callable[[], None] = lambda: None,
         stall_s: float = 120.0,
@@ -155,7 +153,7 @@ class Driver:
         self.freshness_ms = freshness_ms
         self._horizon_ms = horizon_ms
         self._policy = policy
-        self._gate = gate
+        self._gate: Gate | None = None
         self._on_outcomes = on_outcomes
         self._check = check
         self._stall_s = stall_s
@@ -199,10 +197,15 @@ class Driver:
             next_ms = self._source.next_request_ms(boundary_ms + self.freshness_ms)
 
     def go_on(
-        self, source: Source, policy: Callable[[Request, Matrix], Slate], freshness_ms: int
+        self,
+        source: Source,
+        policy: Callable[[Request, Matrix], Slate],
+        freshness_ms: int,
+        gate: Gate | None = None,
     ) -> None:
         """Go on with another source, of later requests, on the same topics."""
         self._source, self._policy, self.freshness_ms = source, policy, freshness_ms
+        self._gate = gate
 
     def step(self, boundary_ms: int) -> int | None:
         """One boundary: everything before it is readable, then its requests; returns the last's

@@ -16,7 +16,7 @@ def replay(
     options: RunOptions,
     on_boundary: Callable[[Run, Counts], None] = lambda run, counts: None,
 ) -> dict[str, Any]:
-    """Run a log and leave its samples in ``options.out_dir``.
+    """Run a log and leave its samples in ``options.out_dir``; learn along where options say so.
 
     Args:
         log: requests and what came of them.
@@ -31,6 +31,7 @@ def replay(
         driver = run.driver(log)
         counts = driver.run(lambda counts: on_boundary(run, counts))
         run.wait_for_samples()
+        learnt = run.wait_for_training() if options.training is not None else {}
         workers = run.workers.all_restarts()
         letters = run.dead_letters()
     return {
@@ -43,4 +44,5 @@ def replay(
         "dead_letters_by_reason": letters,
         "skipped_rows": dict(log.problems.by_reason),
         "restarts": workers,
+        **learnt,
     }

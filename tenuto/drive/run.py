@@ -20,7 +20,6 @@ from tenuto import local
 from tenuto.drive.driver import (
     Counts,
     Driver,
-    Gate,
     OnOutcomes,
     Slate,
     Topics,
@@ -205,7 +204,6 @@ class Run:
         self,
         source: Source,
         policy: Policy = as_logged,
-        gate: Gate | None = None,
         on_outcomes: OnOutcomes = nobody,
     ) -> Driver:
         """A driver of this run."""
@@ -228,7 +226,6 @@ class Run:
             freshness_ms=duration_ms(self.options.freshness),
             horizon_ms=horizon_ms,
             policy=policy,
-            gate=gate,
             on_outcomes=on_outcomes,
             check=self.workers.check,
         )

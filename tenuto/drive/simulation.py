@@ -89,12 +89,12 @@ class Simulation:
     def drive(self) -> Counts:
         """Pre-roll, then the run, then the end marks."""
         driver = self.run.driver(
-            self.world.preroll, self._preroll_policy, self.ranker, self._observe
+            self.world.preroll, self._preroll_policy, on_outcomes=self._observe
         )
         self.counts = driver.counts
         driver.freshness_ms = duration_ms(PREROLL_FRESHNESS)
         self._until_budget(driver, self.world.preroll.start_ms, pace=False)
-        driver.go_on(self.world, self._policy, duration_ms(self.run.options.freshness))
+        driver.go_on(self.world, self._policy, duration_ms(self.run.options.freshness), self.ranker)
         last_ms = self._until_budget(driver, self.world.start_ms, pace=True)
         driver.finish(last_ms)
         return driver.counts
