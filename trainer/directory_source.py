@@ -20,9 +20,9 @@ from tenuto.trainer.sample_source import Read
 
 
 class DirectorySource:
-    """What a sink has finished when it is opened; its end is taken for the end of the samples.
+    """What a sink has finished when it is opened.
 
-    Rows, order and weights are those of the topic that the sink wrote, up to there.
+    Rows, order and weights are those of the topic that the sink reads, as far as its files go.
 
     Args:
         directory: of the sink.
@@ -54,12 +54,18 @@ class DirectorySource:
     def poll(self, ahead: Collection[int]) -> list[Read]:
         found = []
         for partition in [*self._reads]:
-            if partition not in ahead:
-                read = next(self._reads[partition])
+            if partition in ahead:
+                continue
+            read = next(self._reads[partition], None)
+            if read is None:
+                del self._reads[partition]
+            else:
                 found.append(read)
-                if read.is_end:
-                    del self._reads[partition]
         return found
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._reads
 
     def lag(self) -> dict[int, int]:
         return {}
@@ -69,19 +75,21 @@ class DirectorySource:
 
     def _read(self, partition: int, position: Position | None) -> Iterator[Read]:
         manifests = read_manifests(self._files.directory, partition)
-        if position is not None:
-            manifests = [one for one in manifests if one.end > position.snapshot]
-        check_files(self._files.directory, manifests)
-        return self._pieces(partition, manifests, 0 if position is None else position.snapshot)
+        since = 0 if position is None else position.snapshot
+        rest = [manifest for manifest in manifests if manifest.end > since]
+        check_files(self._files.directory, rest)
+        return self._pieces(partition, rest, since, manifests[-1:])
 
-    def _pieces(self, partition: int, manifests: Sequence[Manifest], since: int) -> Iterator[Read]:
-        arrival_ms = 0
+    def _pieces(
+        self, partition: int, manifests: Sequence[Manifest], since: int, last: Sequence[Manifest]
+    ) -> Iterator[Read]:
         for manifest in manifests:
+            interval = Interval(manifest.start, manifest.end, manifest.arrival_ms)
             for file in manifest.files:
-                interval = Interval(manifest.start, manifest.end, 0)
                 for batch in self._files.read(file, self._columns):
                     rows = new_rows(batch, interval, since)
                     arrival_ms = batch.column("snapshot_arrival_ms")[-1].as_py()
                     yield Read(partition, rows, arrival_ms, False, 0, file.path)
-            arrival_ms = max(arrival_ms, manifest.arrival_ms)
-        yield Read(partition, None, arrival_ms, True, 0, f"partition {partition}")
+        for manifest in last:
+            place = f"partition {partition}"
+            yield Read(partition, None, manifest.arrival_ms, manifest.is_end, 0, place)

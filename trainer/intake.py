@@ -58,6 +58,11 @@ class Intake:
             self._take(reads)
         return self.merge.close()
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more will come."""
+        return self.merge.ended or self._source.exhausted
+
     def show(self) -> None:
         """Show how far it has come."""
         metrics, merge = self._metrics, self.merge

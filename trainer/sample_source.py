@@ -50,6 +50,11 @@ class SampleSource(Protocol):
         """
         ...
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more will come, though there may be no end mark: files have an end."""
+        ...
+
     def lag(self) -> dict[int, int]:
         """Records of each partition that are there and were not read, as far as is known."""
         ...

@@ -65,6 +65,10 @@ class TopicSource:
                 )
         return found
 
+    @property
+    def exhausted(self) -> bool:
+        return False
+
     def lag(self) -> dict[int, int]:
         found = {}
         for tp in self._parts:

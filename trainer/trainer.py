@@ -69,7 +69,8 @@ class Trainer:
         self._shown_s = 0.0
 
     def run(self, *, until_end: bool = False) -> None:
-        """Train until stopped, or until the end mark of every partition was learnt.
+        """Train until stopped, or until the end mark of every partition, or the last file, was
+        learnt.
 
         Raises:
             TrainingError: too many batches in a row could not be learnt.
@@ -92,15 +93,16 @@ class Trainer:
         self._intake.close()
 
     def step(self) -> bool:
-        """Take in what has come, and do what follows from it; whether the end was reached."""
+        """Take in what has come, and do what follows from it; whether nothing more will come."""
         merge, before_ms = self._intake.merge, self._intake.merge.front_ms
         rows = self._intake.poll()
         if merge.front_ms > before_ms:
             self._pass(rows, merge.front_ms)
-        if merge.ended:
-            self._end(merge.front_ms)
-        self._show(now=merge.ended)
-        return merge.ended
+        over = self._intake.exhausted
+        if over:
+            self._end(merge.front_ms, cut=merge.ended)
+        self._show(now=over)
+        return over
 
     def _pass(self, rows: Rows | None, front_ms: int) -> None:
         """Do what the next rows of the sequence lead to, stopping at each point of the grid.
@@ -116,7 +118,8 @@ class Trainer:
             first_ms = front_ms if rows is None else int(rows.arrival_ms[0])
             progress.front_ms = first_ms // every_ms * every_ms
             untold = rows is None and progress.front_ms > 0
-        for point_ms in range(progress.front_ms + every_ms, front_ms + 1, every_ms):
+        next_ms = (progress.front_ms // every_ms + 1) * every_ms
+        for point_ms in range(next_ms, front_ms + 1, every_ms):
             if rows is not None:
                 before = int((rows.arrival_ms // SECOND_MS).searchsorted(point_ms // SECOND_MS))
                 self._do(self._schedule.take(rows.slice(0, before)))
@@ -129,12 +132,19 @@ class Trainer:
         if rows is not None:
             self._do(self._schedule.take(rows))
 
-    def _end(self, front_ms: int) -> None:
+    def _end(self, front_ms: int, *, cut: bool) -> None:
+        """Leave a version of all that there is.
+
+        Args:
+            front_ms: all rows that arrived before it were taken.
+            cut: whether the last batch is short, for nothing can follow. Files without an end mark
+                may be more tomorrow: what they leave over waits for them.
+        """
         progress = self._state.progress
-        if not progress.ended:
-            self._do(self._schedule.end())
+        if not progress.ended and front_ms > progress.front_ms:
+            self._do(self._schedule.end() if cut else self._schedule.reach(front_ms))
             progress.front_ms = front_ms
-            progress.ended = True
+            progress.ended = cut
             if not self._publishing.publish_if_learnt(self._state):
                 self._publishing.announce(self._state)
         self._publishing.end(self._state)

@@ -124,6 +124,10 @@ class MemorySource:
                 found.append(Read(partition, added.rows, promise, end, record.offset, added.place))
         return found
 
+    @property
+    def exhausted(self) -> bool:
+        return False
+
     def lag(self) -> dict[int, int]:
         return {}
 
