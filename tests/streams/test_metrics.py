@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-import urllib.request
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from documented_metrics import documented, scrape, served, total
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 from tenuto import local
 from tenuto.drive.driver import Driver
@@ -36,7 +33,6 @@ from tenuto.streams.sink_metrics import SinkMetrics
 from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import Sizes, Topics, plan
 
-DOC = Path(__file__).parents[2] / "docs/metrics.md"
 T = 1_700_000_000_000
 PARTITIONS = 2
 REQUESTS = 6
@@ -45,24 +41,6 @@ ROLES = {
     "Joiner": ["worker", "join"],
     "Parquet sink": ["sink", "parquet"],
 }
-
-
-def documented(section: str) -> dict[str, str]:
-    """Type by metric name, as the section's table says."""
-    text = DOC.read_text().split(f"## {section}\n", 1)[1].split("\n## ", 1)[0]
-    rows = re.findall(r"^\| `(tenuto_\w+)` \| (\w+) \|", text, re.MULTILINE)
-    assert rows, section
-    return dict(rows)
-
-
-def served(families: Iterator[Metric]) -> dict[str, str]:
-    """Type by metric name, as exposed; without the client library's own."""
-    found = {}
-    for family in families:
-        if family.name.startswith("tenuto_") and not family.name.endswith("_created"):
-            suffix = "_total" if family.type == "counter" else ""
-            found[family.name.removesuffix("_total") + suffix] = family.type
-    return found
 
 
 class Shown:
@@ -167,13 +145,11 @@ def settled(port: int, workers: Workers) -> dict[str, Metric]:
     deadline = time.monotonic() + 60
     while True:
         workers.check()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-        families = {family.name: family for family in text_string_to_metric_families(text)}
+        families = scrape(port)
         samples = [s for f in families.values() for s in f.samples if s.name in moved]
         if sum(s.value for s in samples) >= 2 * REQUESTS:
             return families
-        assert time.monotonic() < deadline, text
+        assert time.monotonic() < deadline, samples
         time.sleep(0.2)
 
 
@@ -182,16 +158,13 @@ def settled(port: int, workers: Workers) -> dict[str, Metric]:
 def test_a_live_process_serves_exactly_what_is_documented(
     scraped: dict[str, dict[str, Metric]], role: str
 ) -> None:
-    assert served(iter(scraped[role].values())) == documented(role)
+    assert served(scraped[role].values()) == documented(role)
 
 
 @pytest.mark.stack
 def test_the_main_metrics_have_moved(scraped: dict[str, dict[str, Metric]]) -> None:
     def value(role: str, name: str, **labels: str) -> float:
-        samples = [s for family in scraped[role].values() for s in family.samples]
-        return sum(
-            s.value for s in samples if s.name == name and labels.items() <= s.labels.items()
-        )
+        return total(scraped[role], name, **labels)
 
     features, joiner, sink = ROLES
     assert value(features, "tenuto_events_total", event="impressions") == 2 * REQUESTS
@@ -233,7 +206,7 @@ def test_what_a_class_declares_is_what_is_documented(section: str, metrics: list
     assert served(registry.collect()) == documented(section)
 
 
-@pytest.mark.parametrize("section", [*ROLES, "Serving tier"])
+@pytest.mark.parametrize("section", [*ROLES, "Trainer", "Serving tier"])
 def test_names_have_base_units_and_counters_end_in_total(section: str) -> None:
     for name, kind in documented(section).items():
         assert name.endswith("_total") == (kind == "counter"), name
