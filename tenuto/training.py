@@ -49,8 +49,8 @@ def trainer_of(settings: Settings, platform: Platform, samples: Path | None = No
         origin = Origin(topic, broker.incarnation(topic).hex())
         announcers = [TopicAnnouncer(broker.topics.checkpoints, settings.kafka.kafka_python())]
     else:
-        # Files announce to whoever follows the store.
-        origin, announcers = Origin(str(samples)), []
+        # Files announce to whoever follows the store; one folder is the same however it is spelt.
+        origin, announcers = Origin(str(samples.resolve())), []
     training = Training(
         platform.model_spec(settings.model, rules),
         settings.trainer,
