@@ -1,10 +1,11 @@
 # syntax=docker/dockerfile:1
-# One image for every role: `tenuto topics`, `worker features`, `worker join`, `sink parquet`, …
+# One image for `tenuto topics`, `worker features`, `worker join`, `sink parquet`, …; and with PyTorch,
+# which `train` and `checkpoints` need, another that can do all of them:
 #
 #   docker build -t tenuto .
 #   docker build -t tenuto-trainer --build-arg EXTRAS=workers,trainer .
 #
-# The trainer's extra brings PyTorch; for its CPU build add
+# For PyTorch's CPU build add
 #   --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 #
 # An application adds its own code to the working directory, where `--app module:object` finds it:
@@ -12,6 +13,8 @@
 #   FROM tenuto
 #   COPY myapp/ /app/myapp/
 #   ENV TENUTO_APP=myapp.ranking:app
+#
+# and, for checkpoints at an s3:// or gs:// URL, fsspec's package for it (s3fs, gcsfs).
 
 FROM python:3.11-slim AS build
 
@@ -34,21 +37,22 @@ RUN PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL}" /opt/tenuto/bin/pip install ".[
 FROM python:3.11-slim
 
 RUN useradd --system --uid 10001 --create-home tenuto \
-    && install --directory --owner tenuto --group tenuto /app /samples
+    && install --directory --owner tenuto --group tenuto /app /samples /checkpoints
 COPY --from=build /opt/tenuto /opt/tenuto
 
 ENV PATH=/opt/tenuto/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     TENUTO_SINK__DIR=/samples \
+    TENUTO_TRAINER__STORE=/checkpoints \
     TENUTO_WORKERS__METRICS_HOST=0.0.0.0 \
     TENUTO_WORKERS__METRICS_PORT=9100
 
 USER tenuto
 WORKDIR /app
-VOLUME /samples
+VOLUME /samples /checkpoints
 EXPOSE 9100
 
-# Workers end by SIGTERM with everything committed, and by a crash: restart them always.
+# SIGTERM ends a process with nothing half done; whatever else ends it, restart it always.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['TENUTO_WORKERS__METRICS_PORT'] + '/metrics', timeout=4)"]

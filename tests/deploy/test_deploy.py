@@ -38,6 +38,12 @@ def documented() -> set[str]:
     return names
 
 
+def image_environment() -> dict[str, str]:
+    """The settings that the image brings."""
+    text = (ROOT / "Dockerfile").read_text()
+    return dict(re.findall(r"(TENUTO_[A-Z_]+)=([\w./]+) ?\\?$", text, re.M))
+
+
 @pytest.mark.parametrize("service", OURS)
 def test_every_command_exists(service: str) -> None:
     result = CliRunner().invoke(main, [*OURS[service]["command"], "--help"])
@@ -63,9 +69,23 @@ def test_every_setting_exists_and_is_legal(service: str) -> None:
 
 
 def test_every_role_runs_and_is_restarted_whenever_it_ends() -> None:
-    assert set(OURS) == {"topics", "features", "join", "sink"}
+    assert set(OURS) == {"topics", "features", "join", "sink", "trainer"}
     for name, service in COMPOSE["services"].items():
         assert service["restart"] == ("no" if name == "topics" else "always"), name
+
+
+def test_a_model_has_one_trainer() -> None:
+    # Compose refuses to scale a service whose container has a name.
+    assert OURS["trainer"]["container_name"]
+    assert [name for name, service in OURS.items() if "container_name" in service] == ["trainer"]
+
+
+def test_images_that_differ_have_names_that_differ() -> None:
+    images: dict[str, str] = {}
+    for service in OURS.values():
+        extras = service["build"].get("args", {}).get("EXTRAS", "workers")
+        assert images.setdefault(interpolated(service["image"]), extras) == extras
+    assert images == {"tenuto": "workers", "tenuto-trainer": "workers,trainer"}
 
 
 def test_what_is_waited_for_can_happen() -> None:
@@ -87,6 +107,17 @@ def test_volumes_and_mounted_files_are_there() -> None:
                 assert (ROOT / "deploy" / source).is_file()
             else:
                 assert source in COMPOSE["volumes"]
+
+
+def test_what_a_service_writes_is_on_a_volume_that_the_image_knows() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    folders = set(re.findall(r"^VOLUME (.+)$", dockerfile, re.M)[0].split())
+    made = re.findall(r"install --directory --owner tenuto --group tenuto (.+)$", dockerfile, re.M)
+    assert folders <= set(made[0].split())
+    mounted = {v.split(":")[1] for s in OURS.values() for v in s.get("volumes", [])}
+    assert mounted == folders
+    settings = load(env=image_environment()).settings
+    assert {settings.sink.dir, settings.trainer.store} == folders
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
@@ -135,9 +166,8 @@ def test_the_image_holds_every_package_and_runs_as_nobody_in_particular() -> Non
     assert copied == links | {"tenuto"}
     assert re.search(r"^USER tenuto$", text, re.M)
     assert 'ENTRYPOINT ["tenuto"]' in text
-    names = dict(re.findall(r"(TENUTO_[A-Z_]+)=([\w./]+) ?\\?$", text, re.M))
-    settings = load(env=names).settings
-    assert settings.workers.metrics_host == "0.0.0.0"
-    extra = re.findall(r"^ARG EXTRAS=(\S+)$", text, re.M)
-    assert extra == ["workers"]
-    assert "\nworkers = [" in (ROOT / "pyproject.toml").read_text()
+    assert load(env=image_environment()).settings.workers.metrics_host == "0.0.0.0"
+    assert re.findall(r"^ARG EXTRAS=(\S+)$", text, re.M) == ["workers"]
+    project = (ROOT / "pyproject.toml").read_text()
+    for extra in ("workers", "trainer"):
+        assert f"\n{extra} = [" in project
