@@ -44,6 +44,7 @@ def command(
     from tenuto.snapshot.sample_partition import SampleTopicError
     from tenuto.trainer.checkpoints.errors import CheckpointError
     from tenuto.trainer.rows import SchemaError
+    from tenuto.trainer.trainer import TrainingError
     from tenuto.training import trainer_of
 
     context.override(
@@ -74,3 +75,5 @@ def command(
         ValueError,
     ) as error:
         raise InputError(str(error)) from error
+    except TrainingError as error:
+        raise click.ClickException(str(error)) from error
