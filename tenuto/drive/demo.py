@@ -81,6 +81,8 @@ def simulate(
 
         def after(counts: Counts) -> None:
             on_boundary(run, simulation)
+            if simulation.ranker is not None:
+                run.training_speed()
             for crash in crashes:
                 if not crash.killed and simulation.is_past(crash.share):
                     crash.killed = True
@@ -90,6 +92,7 @@ def simulate(
         waited: dict[str, int] = {}
         simulation = Simulation(run, world, speed, budget_s, run.live_ranker(), after)
         counts = simulation.drive()
+        drove_s = time.monotonic() - started
         for crash in crashes:
             if crash.killed:
                 # What was on its way when it was killed may still arrive.
@@ -115,6 +118,9 @@ def simulate(
             summary |= run.wait_for_training()
             summary |= {
                 "checkpoints": len(simulation.ranker.versions),
+                # Sample rows in a second: as they come, and as they could be learnt.
+                "arrival_rows_per_s": round(counts.rows / drove_s, 1),
+                "training_rows_per_s": round(run.training_speed(), 1),
                 "checkpoint_wait_p50_ms": round(float(np.median(simulation.ranker.waits_ms)), 1),
                 **click_rates(options.samples_dir(run.trained_stream)),
             }
