@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: $(VENV)/local ## two minutes of everything: events, live features, snapshots, samples, a crash
+demo: $(VENV)/local ## two minutes of the whole loop: events, features, snapshots, samples, a ranker, crashes
 	$(BIN)/tenuto demo
 
 test: $(VENV)/dev ## all tests (Apache Kafka's run where KAFKA_HOME names one)

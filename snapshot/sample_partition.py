@@ -54,11 +54,13 @@ class SamplePartition:
 
     Attributes:
         chain: how far it has been read.
+        missed: snapshot offsets whose samples were deleted before they were read.
     """
 
     def __init__(self, name: str, start: int | None = None, *, deleted: bool = False) -> None:
         self.chain = Chain(start)
         self._name = name
+        self.missed = 0
         self._may_skip = deleted
 
     def take(self, record: Record) -> Addition | None:
@@ -101,4 +103,5 @@ class SamplePartition:
                 "%s: samples of snapshot offsets [%d, %d) were deleted before they were read: "
                 "going on without them", place, position, interval.start,
             )  # fmt: skip
+            self.missed += interval.start - position
             self.chain.position = interval.start

@@ -70,6 +70,14 @@ class DirectorySource:
     def lag(self) -> dict[int, int]:
         return {}
 
+    @property
+    def missed(self) -> int:
+        return 0
+
+    @property
+    def gaps(self) -> int:
+        return 0
+
     def close(self) -> None:
         self._reads.clear()
 

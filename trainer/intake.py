@@ -69,6 +69,8 @@ class Intake:
         metrics.front.set(merge.front_ms / 1000.0)
         metrics.holds_up.set(merge.holds_up)
         metrics.waiting.set(merge.waiting)
+        metrics.missed.set(self._source.missed)
+        metrics.gaps.set(self._source.gaps)
         for partition, lag in self._source.lag().items():
             metrics.lag.labels(partition).set(lag)
 

@@ -44,7 +44,10 @@ class Publishing:
         self.saved: Resumable | None = CheckpointReader(settings.store, training.model).newest()
         manifest = self.saved.manifest if self.saved else None
         self._publisher.recover(manifest)
-        self._version = manifest.version if manifest else ""
+        self._version = ""
+        if manifest is not None:
+            self._version = manifest.version
+            metrics.checkpoint_time.set(manifest.front_ms / 1000.0)
 
     def publish_if_learnt(self, state: TrainerState) -> bool:
         """Publish a version if a batch was cut since the last; whether it was.
@@ -75,6 +78,9 @@ class Publishing:
             CheckpointError: the store does not take it.
         """
         self._publisher.announce(state.progress.front_ms, self._training.horizon_ms)
+        if self._version:
+            # It has learnt all that there was until now.
+            self._metrics.checkpoint_time.set(state.progress.front_ms / 1000.0)
 
     def end(self, state: TrainerState) -> None:
         """Write the final metrics file."""

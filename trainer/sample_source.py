@@ -59,6 +59,16 @@ class SampleSource(Protocol):
         """Records of each partition that are there and were not read, as far as is known."""
         ...
 
+    @property
+    def missed(self) -> int:
+        """Snapshot offsets whose samples were deleted before they were read, since the start."""
+        ...
+
+    @property
+    def gaps(self) -> int:
+        """Records left out because something is missing before them, since the start."""
+        ...
+
     def close(self) -> None:
         """Let go of what is open."""
         ...

@@ -76,6 +76,14 @@ class TopicSource:
             found[tp.partition] = max(0, (end or 0) - (position or 0))
         return found
 
+    @property
+    def missed(self) -> int:
+        return sum(part.missed for part in self._parts.values())
+
+    @property
+    def gaps(self) -> int:
+        return sum(part.chain.gaps for part in self._parts.values())
+
     def close(self) -> None:
         self._consumer.close()
 

@@ -57,12 +57,23 @@ class TrainMetrics:
             "tenuto_consumer_lag_records", "Samples records not yet read", ["partition"],
             registry=registry,
         )  # fmt: skip
+        self.missed = Gauge(
+            "tenuto_trainer_missed_snapshots",
+            "Snapshot offsets whose samples were deleted before they were read, since the start",
+            registry=registry,
+        )
+        self.gaps = Gauge(
+            "tenuto_trainer_gap_records",
+            "Samples records left out as something is missing before them, since the start",
+            registry=registry,
+        )
         self.ids = Gauge(
             "tenuto_trainer_ids", "Ids with an embedding of their own", ["table"],
             registry=registry,
         )  # fmt: skip
         self.refused_ids = Gauge(
-            "tenuto_trainer_refused_ids", "Ids that stay rare because their table is full",
+            "tenuto_trainer_refused_ids",
+            "Times that an id would have been admitted but for a full table",
             ["table"], registry=registry,
         )  # fmt: skip
         self.quality = Gauge(

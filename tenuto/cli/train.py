@@ -42,7 +42,7 @@ def command(
     from tenuto.processes import begin
     from tenuto.snapshot.manifests import SampleFilesError
     from tenuto.snapshot.sample_partition import SampleTopicError
-    from tenuto.trainer.checkpoints.errors import CheckpointError
+    from tenuto.trainer.checkpoints.errors import CheckpointError, PublishError
     from tenuto.trainer.rows import SchemaError
     from tenuto.trainer.trainer import TrainingError
     from tenuto.training import trainer_of
@@ -66,6 +66,9 @@ def command(
             trainer.run(until_end=until_end or samples is not None)
         finally:
             trainer.close()
+    except (PublishError, TrainingError) as error:
+        # Another start may do better.
+        raise click.ClickException(str(error)) from error
     except (
         CheckpointError,
         DeclarationError,
@@ -75,5 +78,3 @@ def command(
         ValueError,
     ) as error:
         raise InputError(str(error)) from error
-    except TrainingError as error:
-        raise click.ClickException(str(error)) from error

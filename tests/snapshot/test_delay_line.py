@@ -24,7 +24,9 @@ def snapshot_at(offset: int, ts_ms: int) -> PlacedSnapshot:
     """A snapshot of one item and no feature, that arrived when it was asked."""
     nothing = np.zeros((1, 0), np.float32)
     stamp = Stamp((), np.zeros((0, 1), PROGRESS_DTYPE))
-    matrix = Matrix(["i"], (), nothing, nothing.astype(np.uint8), ts_ms, stamp, "0" * 16, {}, "u", "q")
+    matrix = Matrix(
+        ["i"], (), nothing, nothing.astype(np.uint8), ts_ms, stamp, "0" * 16, {}, "u", "q"
+    )
     taken = record.of(Request(f"r{offset}", "u", "q", ts_ms), matrix)
     return PlacedSnapshot(taken, offset, ts_ms)
 

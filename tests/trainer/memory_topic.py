@@ -106,6 +106,14 @@ class MemorySource:
         }
 
     @property
+    def missed(self) -> int:
+        return sum(part.missed for part in self._parts.values())
+
+    @property
+    def gaps(self) -> int:
+        return sum(part.chain.gaps for part in self._parts.values())
+
+    @property
     def partitions(self) -> Sequence[int]:
         return sorted(self._parts)
 
