@@ -89,7 +89,15 @@ class PartitionLog:
         Raises:
             RefusedError: as ``first_since``.
         """
-        return self.first_since(self._newest_ms[-1]) if self._newest_ms else None
+        if not self._batches or self.start == self.end:
+            return None
+        found = self.first_since(self._newest_ms[-1])
+        if found is None:
+            # It lay before the log's start, in the first batch, which is kept whole.
+            first, *others = self._batches
+            left = [one.timestamp_ms for one in records(first) if one.offset >= self.start]
+            found = self.first_since(max([*left, *map(max_timestamp, others)]))
+        return found
 
     def delete_before(self, offset: int) -> None:
         """Move the log's start up to ``offset`` and drop the batches that end before it."""
