@@ -6,7 +6,7 @@ Everything of a run lives in a namespace of its own, with topics whose time the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,6 @@ from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import Topics as TopicAdmin
 from tenuto.topic_plan import topic_plan
 
-_UNHURRIED_MS = 200
 TRAINER = "trainer"
 """The trainer's name among the workers."""
 
@@ -127,14 +126,12 @@ class Run:
         env = environment(settings)
         self.workers = self._exit.enter_context(Workers(env, options.work_dir / "logs"))
         self._start_worker("features", "features")
-        # Only the features are waited for: whatever else is read may come in larger pieces.
-        unhurried = {"TENUTO_KAFKA__FETCH_MAX_WAIT_MS": str(_UNHURRIED_MS)}
         for stream in self.platform.samples:
             name = stream.name
-            self._start_worker(f"join-{name}", "join", "--stream", name, env=unhurried)
+            self._start_worker(f"join-{name}", "join", "--stream", name)
             out = str(options.samples_dir(name))
             sink = ["sink", "parquet", "--stream", name, "--dir", out, "--until-end"]
-            self.workers.start(f"sink-{name}", sink, unhurried)
+            self.workers.start(f"sink-{name}", sink)
         if options.training is not None:
             self._start_trainer(options.training)
         features = self.platform.feature_set(settings.time.rules())
@@ -153,11 +150,9 @@ class Run:
         self._exit.callback(self.outbox.close)
         self.outbox.connect([topic.name for topic in self.topic_plan])
 
-    def _start_worker(
-        self, name: str, *arguments: str, env: Mapping[str, str] | None = None
-    ) -> None:
+    def _start_worker(self, name: str, *arguments: str) -> None:
         port = free_port()
-        self.workers.start(name, ["worker", *arguments, "--metrics-port", str(port)], env)
+        self.workers.start(name, ["worker", *arguments, "--metrics-port", str(port)])
         self.scrapes[name] = Scrape(f"http://127.0.0.1:{port}/metrics")
 
     def _start_trainer(self, training: Training) -> None:

@@ -5,7 +5,7 @@ too), fetch with long polls, the classic group protocol, committed offsets. It h
 transactions, no security and no disk: what it holds is gone when it stops. Run it with
 ``python -m tenuto.local.broker --port 9092``.
 
-``partition_log``, ``partition``, ``sequences``, ``topics``, ``topic_settings`` and ``group`` are
-the broker proper, without sockets or clocks; ``server``, ``framing`` and ``dispatch`` carry the
-protocol; each ``*_api`` module answers a few kinds of request.
+``partition_log``, ``partition``, ``sequences``, ``topics``, ``topic_settings``, ``group`` and
+``member`` are the broker proper, without sockets or clocks; ``server``, ``framing`` and
+``dispatch`` carry the protocol; each ``*_api`` module answers a few kinds of request.
 """

@@ -16,7 +16,8 @@ from kafka.protocol.consumer import (
 from tenuto.local.broker.call import Call
 from tenuto.local.broker.coordinator import MAX_SESSION_MS, MIN_SESSION_MS
 from tenuto.local.broker.errors import Code, RefusedError
-from tenuto.local.broker.group import Group, Join, Joined, State, Synced
+from tenuto.local.broker.group import Group, State
+from tenuto.local.broker.member import Join, Joined, Synced
 from tenuto.local.broker.node import Node
 
 _TYPE = "Classic"

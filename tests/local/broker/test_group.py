@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenuto.local.broker.errors import Code
-from tenuto.local.broker.group import Group, Join, Joined, State, Synced
+from tenuto.local.broker.group import Group, State
+from tenuto.local.broker.member import Join, Joined, Synced
 
 SESSION_MS = 10_000
 REBALANCE_MS = 60_000
