@@ -141,7 +141,8 @@ class Trainer:
                 may be more tomorrow: what they leave over waits for them.
         """
         progress = self._state.progress
-        if not progress.ended and front_ms > progress.front_ms:
+        # An end that lies on the grid was passed as a point of it, and still cuts the last batch.
+        if not progress.ended and (cut or front_ms > progress.front_ms):
             self._do(self._schedule.end() if cut else self._schedule.reach(front_ms))
             progress.front_ms = front_ms
             progress.ended = cut

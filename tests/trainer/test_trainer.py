@@ -248,6 +248,17 @@ def test_a_kill_anywhere_changes_neither_weights_nor_metrics(
     assert found["versions"] == uninterrupted[mode]["versions"]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_last_batch_is_learnt_also_where_the_end_lies_on_the_grid(
+    mode: Mode, log: Log, uninterrupted: Mapping[Mode, dict[str, Any]], tmp_path: Path
+) -> None:
+    # Every second is a point of the grid, the one of the end mark too.
+    what = training(tmp_path, mode, checkpoint_every="1s")
+    for _ in range(2):
+        trainer_of(what, log).run(until_end=True)
+        assert outcome(tmp_path)["weights"] == uninterrupted[mode]["weights"]
+
+
 def test_a_trainer_that_has_ended_ends_again_and_publishes_nothing(
     log: Log, tmp_path: Path
 ) -> None:
