@@ -49,19 +49,19 @@ class SamplePartition:
     Args:
         name: of the partition, such as ``"samples[3]"``.
         start: snapshot offset to go on from; None to begin where the first record does.
-        deleted: whether records after ``start`` may have been deleted: where the first one starts
-            later, reading goes on from there, with a warning.
+        deleted_before: offset of the samples topic before which records may follow deleted ones:
+            where one starts later than what was read, reading goes on from there, with a warning.
 
     Attributes:
         chain: how far it has been read.
         missed: snapshot offsets whose samples were deleted before they were read.
     """
 
-    def __init__(self, name: str, start: int | None = None, *, deleted: bool = False) -> None:
+    def __init__(self, name: str, start: int | None = None, *, deleted_before: int = 0) -> None:
         self.chain = Chain(start)
         self._name = name
         self.missed = 0
-        self._may_skip = deleted
+        self._deleted_before = deleted_before
 
     def take(self, record: Record) -> Addition | None:
         """What the next record adds; None where it repeats, or something before it is missing.
@@ -76,7 +76,8 @@ class SamplePartition:
             # Without an interval it is no link of the chain: what lacks one shows as a gap.
             logger.warning("%s: %s: ignored", place, error)
             return None
-        self._skip_deleted(interval, place)
+        if record.offset < self._deleted_before:
+            self._skip_deleted(interval, place)
         verdict = self.chain.take(interval)
         if verdict.kind is Kind.GAP and self.chain.gaps == 1:
             logger.warning(
@@ -94,9 +95,7 @@ class SamplePartition:
         return Addition(interval, rows if rows.num_rows else None, place)
 
     def _skip_deleted(self, interval: Interval, place: str) -> None:
-        if not self._may_skip:
-            return
-        self._may_skip = False
+        # Not of the first record alone, which may repeat what came before the deleted ones.
         position = self.chain.position
         if position is not None and interval.start > position:
             logger.warning(

@@ -46,12 +46,15 @@ class DirectorySource:
             raise SampleFilesError(f"{directory}: no manifests: not a directory of samples")
         self._reads = {p: self._read(p, (positions or {}).get(p)) for p in partitions}
         self._partitions = partitions
+        self._exhausted = False
 
     @property
     def partitions(self) -> Sequence[int]:
         return self._partitions
 
     def poll(self, ahead: Collection[int]) -> list[Read]:
+        # What is ahead waits for partitions whose files have all been read.
+        self._exhausted = all(partition in ahead for partition in self._reads)
         found = []
         for partition in [*self._reads]:
             if partition in ahead:
@@ -65,7 +68,7 @@ class DirectorySource:
 
     @property
     def exhausted(self) -> bool:
-        return not self._reads
+        return self._exhausted
 
     def lag(self) -> dict[int, int]:
         return {}

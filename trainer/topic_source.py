@@ -111,10 +111,12 @@ class TopicSource:
                     f"at {ends[tp]}: it is another log: train a new model on it"
                 )
             record = begins[tp] if start is None else max(start.record, begins[tp])
+            deleted = start is not None and record > start.record
             self._consumer.seek(tp, record)
             parts[tp] = SamplePartition(
                 name,
                 None if start is None else start.snapshot,
-                deleted=start is not None and record > start.record,
+                # Where all are deleted, of the first one to come.
+                deleted_before=max(ends[tp], record + 1) if deleted else 0,
             )
         return parts

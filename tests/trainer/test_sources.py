@@ -115,9 +115,9 @@ def options(bootstrap: str) -> dict[str, Any]:
     return {"bootstrap_servers": bootstrap.split(",")}
 
 
-def train(store: Path, source: Any, mode: Mode = "live") -> Trainer:
+def train(store: Path, source: Any, mode: Mode = "live", **changes: Any) -> Trainer:
     settings = TrainSettings(
-        store=str(store), mode=mode, batch_rows=16, checkpoint_every="5m", window_rows=50
+        store=str(store), mode=mode, batch_rows=16, checkpoint_every="5m", window_rows=50, **changes
     )
     what = Training(SPEC, settings, "m", Origin("samples"), 120_000, 30_000)
     return Trainer(what, source, TrainMetrics(CollectorRegistry()))
@@ -206,6 +206,24 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         DirectorySource(tmp_path)
 
 
+@pytest.mark.parametrize("waiting_rows", [2, 200_000])
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_directory_in_which_a_partition_stops_early_is_learnt_to_an_end(
+    behind: int, waiting_rows: int, tmp_path: Path
+) -> None:
+    directory = write_directory(tmp_path / "samples", LOG)
+    manifests = sorted((directory / f"_manifests/p{behind}").glob("[0-9]*.json"))
+    for path in manifests[len(manifests) // 3 :]:
+        path.unlink()
+    trainer = train(
+        tmp_path / "store",
+        lambda at: DirectorySource(directory, None, at),
+        waiting_rows=waiting_rows,
+    )
+    # The rest of the other partition waits for files that may come tomorrow.
+    assert any(trainer.step() for _ in range(1000))
+
+
 # Topics.
 
 
@@ -271,12 +289,30 @@ def test_samples_that_were_deleted_unread_are_skipped_with_a_warning(
         (Interval(12, 13, 0), encode_rows(batch_of([Asked(12, 0, 1)]))),
     ]
     records = [Record(50 + n, i.headers(), value) for n, (i, value) in enumerate(kept)]
-    part = SamplePartition("samples[0]", 5, deleted=True)
+    part = SamplePartition("samples[0]", 5, deleted_before=51)
     added = [part.take(record) for record in records]
     assert [a is not None and a.rows is not None and a.rows.num_rows for a in added] == [2, 1]
     assert "[5, 8) were deleted before they were read" in caplog.text
     strict = SamplePartition("samples[0]", 5)
     assert [strict.take(record) for record in records] == [None, None]
+
+
+def test_samples_after_deleted_ones_are_found_behind_a_repetition() -> None:
+    kept = [
+        (Interval(0, 5, 0), encode_rows(batch_of([Asked(4, 0, 1)]))),
+        (Interval(20, 30, 0), encode_rows(batch_of([Asked(20, 0, 2)]))),
+        (Interval(40, 50, 0), encode_rows(batch_of([Asked(40, 0, 3)]))),
+    ]
+    records = [Record(50 + n, i.headers(), value) for n, (i, value) in enumerate(kept)]
+    # Of what came after the start, nothing was deleted: a gap there waits for what is missing.
+    part = SamplePartition("samples[0]", 3, deleted_before=52)
+    added = [part.take(record) for record in records]
+    assert [a is not None and a.rows is not None and a.rows.num_rows for a in added] == [
+        1,
+        2,
+        False,
+    ]
+    assert (part.missed, part.chain.gaps) == (15, 1)
 
 
 # Weights.
