@@ -172,7 +172,7 @@ def test_topics_creates_checks_and_finds_a_partition_count_for_life(
     created = tenuto(*common, "topics")
     assert created.exit_code == 0
     assert "created cli.clicks" in created.output
-    assert "not checked: cli.clicks: " in created.output
+    assert "not checked" not in created.output
     again = tenuto(*common, "topics", "--check-only")
     assert (again.exit_code, again.stderr) == (0, "")
     Path("tenuto.toml").write_text("[kafka]\npartitions = 6\n")

@@ -107,7 +107,9 @@ class Topics:
         if replication_factor not in (-1, 1):
             raise RefusedError(
                 Code.INVALID_REPLICATION_FACTOR,
-                f"The replication factor {replication_factor} cannot be reached: there is 1 broker",
+                f"Unable to replicate the partition {replication_factor} time(s): the target "
+                f"replication factor of {replication_factor} cannot be reached because only 1 "
+                "broker(s) are registered.",
             )
         count = self.partitions_default if partitions == -1 else partitions
         topic = Topic(name, count, check(settings))
