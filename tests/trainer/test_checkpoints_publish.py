@@ -237,3 +237,38 @@ def test_a_damaged_version_is_passed_over_when_going_on(tmp_path: Path) -> None:
     assert found is not None
     assert found.manifest.version == checkpoint(1).version
     assert CheckpointReader(str(tmp_path), "other").newest() is None
+
+
+def test_a_point_is_announced_though_the_version_that_holds_is_gone(url: str) -> None:
+    given = publisher(url)
+    given.publish(checkpoint(1))
+    given.publish(checkpoint(2))
+    open_store(url).delete(f"{MODEL}/versions/{checkpoint(2).version}")
+    again = publisher(url)
+    again.recover(CheckpointReader(url, MODEL).manifest(checkpoint(1).version))
+    told = again.announce(T0_MS + 3 * EVERY_MS, H_MS)
+    assert (told.version, told.reason) == (checkpoint(2).version, "unchanged")
+    # It is learnt again, to the same bytes.
+    again.publish(checkpoint(2))
+    found = CheckpointReader(url, MODEL).newest()
+    assert found is not None
+    assert found.manifest.version == told.version
+
+
+def test_a_latest_that_was_cut_off_stops_nobody(url: str) -> None:
+    store, given = open_store(url), publisher(url)
+    given.publish(checkpoint(1))
+    given.publish(checkpoint(2))
+
+    def cut_off() -> None:
+        store.write(f"{MODEL}/latest.json", store.read(f"{MODEL}/latest.json")[:40])
+
+    cut_off()
+    given.roll_back(checkpoint(1).version)
+    cut_off()
+    given.announce(T0_MS + 3 * EVERY_MS, H_MS)
+    cut_off()
+    given.publish(checkpoint(4))
+    assert [reason for *_, reason in summary(url)] == [
+        "published", "published", "rollback", "unchanged", "published"
+    ]  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import orjson
@@ -18,7 +18,14 @@ from tenuto.trainer.checkpoints.announcer import TRANSIENT, Announcer
 from tenuto.trainer.checkpoints.contents import Checkpoint, files_of, manifest_of
 from tenuto.trainer.checkpoints.errors import CheckpointError, ConflictError
 from tenuto.trainer.checkpoints.log import AnnouncementLog
-from tenuto.trainer.checkpoints.manifest import FORMAT, Announcement, Manifest, encode, sha256
+from tenuto.trainer.checkpoints.manifest import (
+    FORMAT,
+    Announcement,
+    Manifest,
+    encode,
+    sha256,
+    unnumbered,
+)
 from tenuto.trainer.checkpoints.pins import Pins
 from tenuto.trainer.checkpoints.reader import CheckpointReader
 from tenuto.trainer.checkpoints.retention import clean
@@ -80,7 +87,7 @@ class Publisher:
         def finish() -> None:
             self._log.point()
             if newest is not None:
-                self._announce(newest, newest.front_ms)
+                self._announce(self._of(newest, "published"))
             self._deliver()
 
         self._try("recovery", finish)
@@ -103,9 +110,10 @@ class Publisher:
         manifest = manifest_of(self._model, checkpoint, files, weights)
 
         def attempt() -> Announcement:
+            self._log.point()
             self._check_samples(manifest)
             written = self._write(manifest, files)
-            announcement = self._announce(written, written.front_ms)
+            announcement = self._announce(self._of(written, "published"))
             self._deliver()
             return announcement
 
@@ -127,11 +135,18 @@ class Publisher:
         """
 
         def attempt() -> Announcement:
-            latest = self._log.latest()
-            # After a rollback, the older version: only a new one ends it.
-            version = latest.version if latest else ""
-            manifest = self._reader.manifest(version) if version else None
-            announcement = self._announce(manifest, front_ms, "unchanged", horizon_ms)
+            self._log.point()
+            # After a rollback, the older version: only a new one ends it. It may be gone from the
+            # store, and is told as it was: a trainer that learns it again writes it anew.
+            latest = self._log.latest() or unnumbered(self._model, "")
+            announcement = self._announce(
+                msgspec.structs.replace(
+                    latest,
+                    front_ms=front_ms,
+                    available_at_ms=front_ms + horizon_ms,
+                    reason="unchanged",
+                )
+            )
             self._deliver()
             return announcement
 
@@ -150,11 +165,12 @@ class Publisher:
             self._reader.file(manifest, path)
 
         def attempt() -> Announcement:
+            self._log.point()
             latest = self._log.latest()
             if latest is not None and latest.version == version:
                 self._deliver()
                 return latest
-            announcement = self._append(manifest, manifest.front_ms, "rollback")
+            announcement = self._append(self._of(manifest, "rollback"))
             self._deliver()
             return announcement
 
@@ -198,47 +214,33 @@ class Publisher:
                 f"{msgspec.to_builtins(manifest.samples)}: give this model another name"
             )
 
-    def _announce(
-        self,
-        manifest: Manifest | None,
-        front_ms: int,
-        reason: Reason = "published",
-        horizon_ms: int = 0,
-    ) -> Announcement:
+    def _announce(self, one: Announcement) -> Announcement:
         """Append to the log, unless a trainer has announced this or more before."""
         self._log.point()
         # A rollback says nothing of how far the trainer has come.
         last = next((a for a in reversed(self._log.since(0)) if a.reason != "rollback"), None)
-        version = manifest.version if manifest else ""
-        if last is not None and (front_ms, version) <= (last.front_ms, last.version):
+        if last is not None and (one.front_ms, one.version) <= (last.front_ms, last.version):
             return last
-        return self._append(manifest, front_ms, reason, horizon_ms)
+        return self._append(one)
 
-    def _append(
-        self, manifest: Manifest | None, front_ms: int, reason: Reason, horizon_ms: int = 0
-    ) -> Announcement:
-        embedded: dict[str, Any] | None = None
-        digest = version = ""
-        if manifest is not None:
-            # The bytes that readers will fetch, whoever wrote them.
-            version, horizon_ms = manifest.version, manifest.horizon_ms
-            data = self._store.read(f"{self._reader.folder(version)}/manifest.json")
-            embedded, digest = orjson.loads(data), sha256(data)
+    def _append(self, one: Announcement) -> Announcement:
+        return self._log.append(lambda sequence: msgspec.structs.replace(one, sequence=sequence))
 
-        def made(sequence: int) -> Announcement:
-            return Announcement(
-                format=FORMAT,
-                sequence=sequence,
-                model=self._model,
-                version=version,
-                front_ms=front_ms,
-                available_at_ms=front_ms + horizon_ms,
-                manifest_sha256=digest,
-                reason=reason,
-                manifest=embedded,
-            )
-
-        return self._log.append(made)
+    def _of(self, manifest: Manifest, reason: Reason) -> Announcement:
+        """What is to be said of a version, without a number yet."""
+        # The bytes that readers will fetch, whoever wrote them.
+        data = self._store.read(f"{self._reader.folder(manifest.version)}/manifest.json")
+        return Announcement(
+            format=FORMAT,
+            sequence=0,
+            model=self._model,
+            version=manifest.version,
+            front_ms=manifest.front_ms,
+            available_at_ms=manifest.front_ms + manifest.horizon_ms,
+            manifest_sha256=sha256(data),
+            reason=reason,
+            manifest=orjson.loads(data),
+        )
 
     def _deliver(self) -> None:
         """Let announcers have what they have not had yet."""
