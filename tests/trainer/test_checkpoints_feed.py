@@ -238,6 +238,30 @@ print(os.waitpid(child, 0)[1])
     assert ran.stdout == "0\n", ran.stderr
 
 
+def test_a_forked_process_scores_though_its_parent_had_threads_of_torch(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[2])
+import torch
+torch.set_num_threads(2)
+from ranker_files import matrix
+from tenuto.trainer.checkpoints.feed import CheckpointFeed
+feed = CheckpointFeed(sys.argv[1], model="video", every_s=60)
+# As a large model's tables do when they are loaded.
+torch.zeros(4_000_000).clone()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    feed.ranker.score(matrix([0.05] * 40_000))
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+    publisher(tmp_path).publish(model_checkpoint(1))
+    arguments = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    ran = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "0\n", ran.stderr
+
+
 def test_following_a_directory_loads_nothing_of_kafka_and_torch_only_with_a_ranker(
     tmp_path: Path,
 ) -> None:

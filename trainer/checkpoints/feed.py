@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -220,6 +221,9 @@ class CheckpointFeed:
 
     def _now(self) -> InForce | None:
         if self._pid != os.getpid():
+            if "torch" in sys.modules:
+                # Its pool of threads stayed with the parent: waiting for them would never end.
+                sys.modules["torch"].set_num_threads(1)
             self._start()
         return self._in_force
 
