@@ -32,8 +32,12 @@ def handler(request_class: Any, answer: Answer) -> Callable[[Node, Call], Reply]
 
         def encode(done: asyncio.Future[Any]) -> None:
             # The client may be gone by now.
-            if not encoded.done():
+            if encoded.done():
+                return
+            try:
                 encoded.set_result([done.result().encode(version=version)])
+            except Exception as error:
+                encoded.set_exception(error)
 
         response.add_done_callback(encode)
         return encoded

@@ -103,6 +103,12 @@ class Connection(asyncio.BufferedProtocol):
         self._later = None
         if done.cancelled():
             return
+        if error := done.exception():
+            log.error(
+                "%s: a request could not be answered: disconnected", self._host, exc_info=error
+            )
+            self.close()
+            return
         self._write(call, done.result())
         self._serve()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import socket
 import struct
 import uuid
 from collections.abc import Callable
@@ -60,6 +62,21 @@ def test_garbage_ends_its_own_connection_only(bootstrap: str, garbage: bytes) ->
         for alive in (bystander, RawClient(bootstrap)):
             with alive:
                 assert alive.ask(ApiVersionsRequest(), 0).error_code == Code.NONE
+
+
+def test_no_body_of_any_kind_and_version_ends_the_broker(embedded: local.LocalStack) -> None:
+    noise = random.Random(7)
+    with RawClient(embedded.bootstrap) as asker:
+        kinds = asker.ask(ApiVersionsRequest(), 0).api_keys
+    for api in kinds:
+        for version in range(api.min_version, api.max_version + 1):
+            for body in (b"", b"\0" * 80, noise.randbytes(80)):
+                with RawClient(embedded.bootstrap) as client:
+                    client.socket.sendall(request(api.api_key, version, body))
+                    client.socket.shutdown(socket.SHUT_WR)
+    with RawClient(embedded.bootstrap) as client:
+        assert client.ask(ApiVersionsRequest(), 0).error_code == Code.NONE
+    assert embedded.is_alive()
 
 
 def test_half_a_frame_and_no_more_harms_nobody(bootstrap: str) -> None:
