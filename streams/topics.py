@@ -7,7 +7,6 @@ request modulo that count.
 from __future__ import annotations
 
 import re
-import socket
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -25,6 +24,7 @@ from kafka.errors import (
 from tenuto.features.events import Event
 from tenuto.snapshot.labels import SampleStream
 from tenuto.streams.connection import KafkaConnection
+from tenuto.streams.reach import other_protocol, reach
 from tenuto.streams.topic_names import TopicNames
 
 Clock = Literal["broker", "driver"]
@@ -37,10 +37,6 @@ OVERHEAD_BYTES = 64 * 1024
 _LEAST_BYTES = 1 << 20
 # Metadata of creations and deletions spreads in well under a second, on a busy machine in some.
 _SETTLE_S = 15.0
-
-
-class UnavailableError(RuntimeError):
-    """A server did not answer: which address."""
 
 
 class TopicError(RuntimeError):
@@ -135,23 +131,19 @@ class Topics:
             to answer.
 
     Raises:
+        CredentialsError: it refuses the user, the password or the mechanism.
         UnavailableError: it does not answer.
     """
 
     def __init__(self, connection: KafkaConnection, *, timeout_s: float = 5.0) -> None:
-        # The admin client would go on trying a closed port, and leave its thread behind.
-        if not any(_accepts(server, timeout_s) for server in connection.servers):
-            raise UnavailableError(f"kafka at {connection.bootstrap} does not answer")
+        # The admin client would leave its thread behind.
+        reach(connection, timeout_s)
         try:
             self._admin = KafkaAdminClient(
                 **connection.kafka_python(), bootstrap_timeout_ms=int(timeout_s * 1000)
             )
         except KafkaError as error:
-            raise UnavailableError(
-                f"kafka at {connection.bootstrap} does not answer over "
-                f"{connection.security_protocol}: is that its protocol, and are the credentials "
-                "right?"
-            ) from error
+            raise other_protocol(connection) from error
 
     def close(self) -> None:
         """Disconnect."""
@@ -272,15 +264,6 @@ class Topics:
             name: {key: str(setting["value"]) for key, setting in settings.items()}
             for name, settings in found.get("topic", {}).items()
         }
-
-
-def _accepts(server: str, timeout_s: float) -> bool:
-    host, _, port = server.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
-    except OSError:
-        return False
-    return True
 
 
 def _compare(topic: Topic, found: dict[str, str], findings: Findings) -> None:

@@ -7,6 +7,7 @@ one line that names it. Anything else that goes wrong keeps its traceback and ex
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ def main(
     log_format: str,
 ) -> None:
     """Real-time features and leak-free samples for rankers, on Kafka and Redis."""
+    for library in ("aiokafka", "kafka"):
+        # Python prints warnings that nobody asked for; long-lived commands do ask.
+        logging.getLogger(library).addHandler(logging.NullHandler())
     flags = {
         "app": app,
         "kafka.bootstrap": bootstrap,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 from collections.abc import Mapping
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from tenuto.settings import Loaded, Settings, SettingsError, load
 
@@ -118,12 +120,16 @@ class Context:
         """A connection to Kafka's administration.
 
         Raises:
+            InputError: it refuses the credentials.
             NoServerError: it does not answer.
         """
-        from tenuto.streams.topics import Topics, UnavailableError
+        from tenuto.streams.reach import CredentialsError, UnavailableError
+        from tenuto.streams.topics import Topics
 
         try:
             return Topics(self.settings.kafka)
+        except CredentialsError as error:
+            raise InputError(str(error)) from error
         except UnavailableError as error:
             raise NoServerError(str(error)) from error
 
@@ -131,18 +137,26 @@ class Context:
         """A Redis that has answered.
 
         Raises:
-            NoServerError: it does not.
+            InputError: it refuses the credentials.
+            NoServerError: it does not answer, or is not to be trusted.
         """
-        client = self.settings.redis.client()
+        settings = self.settings.redis
+        where = f"redis at {settings.address}"
+        client = settings.client()
         try:
             client.ping()
         except redis.AuthenticationError as error:
             raise InputError(
-                f"redis at {self.settings.redis.address}: wants another user or password: "
-                "see redis.username and redis.password"
+                f"{where}: wants another user or password: see redis.username and redis.password"
             ) from error
+        except NoPermissionError as error:
+            raise InputError(f"{where}: {error}: see redis.username") from error
         except redis.RedisError as error:
-            raise NoServerError(
-                f"redis at {self.settings.redis.address} does not answer"
-            ) from error
+            untrusted = error.__context__
+            if isinstance(untrusted, ssl.SSLCertVerificationError):
+                raise NoServerError(
+                    f"{where}: its certificate is not trusted: {untrusted.verify_message}: "
+                    "see redis.ssl_ca_certs"
+                ) from error
+            raise NoServerError(f"{where} does not answer") from error
         return client

@@ -18,7 +18,7 @@ from tenuto.features.durations import duration_ms
 from tenuto.features.events import Event
 from tenuto.local import StackError
 from tenuto.streams.outbox import BrokerUnavailableError
-from tenuto.streams.topics import UnavailableError
+from tenuto.streams.reach import CredentialsError, UnavailableError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,7 +83,7 @@ def run_options(
         start: Any = None if kind == "existing" else kind
         try:
             yield RunOptions(settings, context.platform, out, work_dir, freshness, start, training)
-        except (StackError, WorkerFailedError) as error:
+        except (StackError, WorkerFailedError, CredentialsError) as error:
             raise InputError(str(error)) from error
         except (UnavailableError, BrokerUnavailableError) as error:
             raise NoServerError(str(error)) from error

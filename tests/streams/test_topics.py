@@ -14,6 +14,7 @@ from kafka.admin import KafkaAdminClient
 from tenuto import local
 from tenuto.presets import video
 from tenuto.streams.connection import KafkaConnection
+from tenuto.streams.reach import UnavailableError
 from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import (
     Clock,
@@ -22,7 +23,6 @@ from tenuto.streams.topics import (
     Topic,
     TopicError,
     Topics,
-    UnavailableError,
     plan,
 )
 
