@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             yield "ssl_ca_certs", "needs a redis.url that begins with rediss://"
         elif self.ssl_ca_certs and not Path(self.ssl_ca_certs).is_file():
             yield "ssl_ca_certs", "must be a PEM file: there is none"
+        elif self.ssl_ca_certs:
+            try:
+                ssl.create_default_context(cafile=self.ssl_ca_certs)
+            except OSError:
+                yield "ssl_ca_certs", "must be a PEM file with certificates: it cannot be read so"
 
     def options(self) -> dict[str, Any]:
         """Options for ``from_url``, without the URL and the timeouts."""

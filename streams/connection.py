@@ -52,11 +52,29 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         for field in ("sasl_username", "sasl_password"):
             if self._sasl and not getattr(self, field):
                 yield field, f"must be given with {self.security_protocol}"
+        if self.sasl_username and not self._sasl:
+            yield "sasl_username", "needs a kafka.security_protocol that begins with SASL_"
         for field in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-            if getattr(self, field) and not Path(getattr(self, field)).is_file():
+            if getattr(self, field) and not self._tls:
+                yield field, "needs a kafka.security_protocol that ends with SSL"
+            elif getattr(self, field) and not Path(getattr(self, field)).is_file():
                 yield field, "must be a PEM file: there is none"
         if self.ssl_keyfile and not self.ssl_certfile:
             yield "ssl_certfile", "must be given with kafka.ssl_keyfile"
+        if not self._tls:
+            return
+        try:
+            context = ssl.create_default_context(cafile=self.ssl_cafile or None)
+        except OSError:
+            yield "ssl_cafile", "must be a PEM file with certificates: it cannot be read as one"
+            return
+        try:
+            self._show_certificate(context)
+        except OSError:
+            yield (
+                "ssl_certfile",
+                "must have, as PEM, a certificate and (or kafka.ssl_keyfile) its plain key",
+            )
 
     def kafka_python(self) -> dict[str, Any]:
         """Options of kafka-python's clients."""
@@ -112,6 +130,10 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def _ssl_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ssl_cafile or None)
-        if self.ssl_certfile:
-            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile or None)
+        self._show_certificate(context)
         return context
+
+    def _show_certificate(self, context: ssl.SSLContext) -> None:
+        if self.ssl_certfile:
+            # Without a password OpenSSL would ask the terminal for one.
+            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile or None, password="")

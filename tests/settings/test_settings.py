@@ -105,7 +105,8 @@ def test_a_section_that_is_a_value_is_refused() -> None:
         ("[kafka]\nretention = 'long'\n", "kafka.retention (tenuto.toml): 'long': write for"),
         ("[kafka]\nsecurity_protocol = 'TLS'\n", "kafka.security_protocol (tenuto.toml): 'TLS': "),
         ("[kafka]\nsasl_mechanism = 'MD5'\n", "kafka.sasl_mechanism (tenuto.toml): 'MD5': must be"),
-        ("[kafka]\nssl_cafile = '/no.pem'\n", "kafka.ssl_cafile (tenuto.toml): '/no.pem': must be"),
+        ("[kafka]\nssl_cafile = '/no.pem'\n", "kafka.ssl_cafile (tenuto.toml): '/no.pem': needs"),
+        ("[kafka]\nsasl_username = 'u'\n", "kafka.sasl_username (tenuto.toml): 'u': needs a"),
         ("[time]\nfuture = 5\n", "time.future (tenuto.toml): 5: expected `str`"),
         ("[time]\nslack = '5 weeks'\n", "time.slack (tenuto.toml): '5 weeks': write for example"),
         ("[limits]\nevent_bytes = -1\n", "limits.event_bytes (tenuto.toml): -1: expected"),
@@ -126,6 +127,30 @@ def test_a_wrong_value_is_named_with_its_origin_and_what_would_be_right(
     toml: str, begins: str
 ) -> None:
     assert refusal(toml).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"ssl_cafile": "none.pem"}, "must be a PEM file: there is none"),
+        ({"ssl_cafile": "page.html"}, "must be a PEM file with certificates: it cannot be read"),
+        ({"ssl_certfile": "page.html"}, "must have, as PEM, a certificate and"),
+    ],
+)
+def test_certificates_that_are_none_are_refused_before_a_server_is_asked(
+    files: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "page.html").write_text("<html>")
+    ((name, file),) = files.items()
+    toml = f"[kafka]\nsecurity_protocol = 'SSL'\n{name} = '{tmp_path / file}'\n"
+    assert f"kafka.{name} (tenuto.toml): '{tmp_path / file}': {expected}" in refusal(toml)
+
+
+def test_authorities_of_a_redis_that_are_no_pem_are_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<html>")
+    toml = f"[redis]\nurl = 'rediss://h'\nssl_ca_certs = '{page}'\n"
+    assert f"redis.ssl_ca_certs (tenuto.toml): '{page}': must be a PEM file" in refusal(toml)
 
 
 def test_sasl_without_a_password_is_refused() -> None:
