@@ -61,8 +61,7 @@ class SampleTopic:
 
     def _read(self) -> Iterator[pa.RecordBatch]:
         consumer = KafkaConsumer(
-            **self.options,
-            bootstrap_servers=self.bootstrap.split(","),
+            **{**self.options, "bootstrap_servers": self.bootstrap.split(",")},
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",

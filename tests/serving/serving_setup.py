@@ -6,7 +6,6 @@ import uuid
 from typing import Any
 
 import numpy as np
-import redis
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from tenuto import local
@@ -36,12 +35,12 @@ def set_up(env: dict[str, str], now_ms: int = NOW) -> Settings:
     """Topics, and a store in which i0, i1 and i2 were clicked once, twice and thrice."""
     settings = load(env=env).settings
     names = [event.name for event in video.app.events] + ["snapshots"]
-    with KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap) as admin:
+    with KafkaAdminClient(**settings.kafka.kafka_python()) as admin:
         admin.create_topics(
             [NewTopic(f"{settings.namespace}.{name}", PARTITIONS, 1) for name in names]
         )
     layout = video.app.feature_set(settings.time.rules()).layout
-    store = Store(redis.Redis.from_url(settings.redis.url), layout, PARTITIONS, settings.namespace)
+    store = Store(settings.redis.client(), layout, PARTITIONS, settings.namespace)
     items = ["i0", "i1", "i1", "i2", "i2", "i2"]
     n = len(items)
     columns: dict[str, Any] = {
