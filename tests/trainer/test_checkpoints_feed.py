@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -282,6 +283,21 @@ feed.close()
     arguments = [sys.executable, "-c", code, str(tmp_path)]
     ran = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == ["[]", "[]", f"{version(1)} ['torch']"]
+
+
+def test_a_store_that_was_emptied_and_filled_anew_is_followed(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        publisher(tmp_path).publish(model_checkpoint(number))
+    feed = still(tmp_path)
+    feed.poll()
+    shutil.rmtree(tmp_path / MODEL)
+    assert not feed.poll()
+    assert feed.version == version(3)
+    for number in (4, 5):
+        publisher(tmp_path).publish(model_checkpoint(number))
+        assert feed.poll()
+        assert feed.version == version(number)
+    assert feed.announced_through_ms == T0_MS + 5 * EVERY_MS
 
 
 def test_a_store_that_does_not_answer_keeps_the_old_one(tmp_path: Path) -> None:

@@ -96,6 +96,10 @@ class AnnouncementLog:
                 return
             self._store.write(self._latest, self._store.read(self._path(newest)))
 
+    def forget(self) -> None:
+        """Read the announcements anew: the store is another one."""
+        self._read = {}
+
     def drop(self, keep: int) -> None:
         """Forget all but the newest ones."""
         for sequence in self.sequences()[:-keep]:

@@ -36,8 +36,15 @@ class StoreSource:
 
     def new(self) -> list[Announcement]:
         latest = self._log.latest()
-        if latest is None or latest.sequence <= self._seen:
+        if latest is None or latest.sequence == self._seen:
             return []
+        if latest.sequence < self._seen:
+            if max(self._log.sequences(), default=0) >= self._seen:
+                # Of a publisher that was replaced.
+                return []
+            # What was heard is nowhere: the store was emptied, and counts from 1 again.
+            self._log.forget()
+            self._seen = 0
         # One behind latest is not in force yet: its publisher is about to say so, or died.
         kept = self._log.since(self._seen)
         self._seen = latest.sequence
