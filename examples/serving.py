@@ -13,7 +13,9 @@ import argparse
 import time
 import uuid
 from collections.abc import AsyncIterator
+from typing import Annotated
 
+import msgspec
 import numpy as np
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, generate_latest
@@ -25,6 +27,20 @@ VERSION = Gauge("ranker_checkpoint_info", "1 for the checkpoint in use", ["versi
 AGE = Gauge("ranker_checkpoint_age_seconds", "Now - what the checkpoint has learnt up to")
 
 
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+class Asked(msgspec.Struct):
+    """What a request holds; anything else is refused with a reason."""
+
+    user_id: Id
+    candidates: Annotated[list[Id], msgspec.Meta(min_length=1, max_length=10_000)]
+    query: Annotated[str, msgspec.Meta(max_length=512)] = ""
+    request_id: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    context: dict[str, float | str | list[float | str | None] | None] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1)] = 10
+
+
 class Ranking:
     """Answers requests; one for each event loop."""
 
@@ -33,18 +49,25 @@ class Ranking:
 
     async def rank(self, http: web.Request) -> web.Response:
         """``POST /rank``: user_id, query, candidates, and context by name."""
-        started, body = time.perf_counter(), await http.json()
+        started, data = time.perf_counter(), await http.read()
+        try:
+            asked = msgspec.json.decode(data, type=Asked)
+        except ValueError as error:
+            return web.Response(status=400, text=str(error))
+        candidates = asked.candidates
         request = tenuto.Request(
-            body.get("request_id") or uuid.uuid4().hex,
-            body["user_id"],
-            body.get("query", ""),
+            asked.request_id or uuid.uuid4().hex,
+            asked.user_id,
+            asked.query,
             time.time_ns() // 1_000_000,
         )
-        candidates = body["candidates"]
         try:
-            matrix = await self.client.read(request, candidates, body.get("context"), timeout_ms=50)
-        except (tenuto.StoreUnavailableError, tenuto.DeadlineExceededError):
-            return self._answer(request, candidates[: body.get("n", 10)], "as_retrieved", started)
+            matrix = await self.client.read(request, candidates, asked.context, timeout_ms=50)
+        except tenuto.StoreUnavailableError:
+            return self._answer(request, candidates[: asked.n], "as_retrieved", started)
+        except ValueError as error:
+            # Context that is not as the application declares it.
+            return web.Response(status=400, text=str(error))
         if not self.feed.version:
             scores, policy, model = {"score": matrix.column("item_ctr_1d")}, "smoothed_ctr", ""
             by = np.nan_to_num(scores["score"], nan=-1.0)
@@ -52,7 +75,7 @@ class Ranking:
             ranker = self.feed.ranker
             scores, policy, model = ranker.score(matrix), "mmoe", ranker.version
             by = scores[ranker.objective]
-        order = np.argsort(-by, kind="stable")[: body.get("n", 10)]
+        order = np.argsort(-by, kind="stable")[: asked.n]
         self.client.capture(
             request, shown=order, matrix=matrix, scores=scores, policy=policy, model=model
         )

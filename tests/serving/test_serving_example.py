@@ -60,6 +60,13 @@ class Service:
             found: dict[str, Any] = json.load(answer)
         return found
 
+    def refused(self, body: bytes) -> tuple[int, str]:
+        """Status and reason of a request that is not to be answered."""
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{self._url}/rank", body, timeout=10)
+        with refused.value as answer:
+            return answer.code, answer.read().decode()
+
     def metrics(self) -> str:
         with urllib.request.urlopen(f"{self._url}/metrics", timeout=10) as answer:
             text: str = answer.read().decode()
@@ -129,6 +136,36 @@ def test_it_answers_before_there_is_a_checkpoint(service: Service) -> None:
     assert answer["policy"] == "smoothed_ctr"
     assert answer["model"] == ""
     assert sorted(answer["items"]) == sorted(ITEMS)
+
+
+def test_what_is_no_request_is_refused_with_a_reason(service: Service) -> None:
+    good = {"user_id": "u1", "candidates": ITEMS}
+    bad: list[tuple[Any, str]] = [
+        ([], "object"),
+        ({"candidates": ITEMS}, "user_id"),
+        ({"user_id": "u1"}, "candidates"),
+        (good | {"user_id": ""}, "user_id"),
+        (good | {"user_id": 7}, "user_id"),
+        (good | {"user_id": "u" * 1_000}, "user_id"),
+        (good | {"candidates": []}, "candidates"),
+        (good | {"candidates": ["a", ""]}, "candidates"),
+        (good | {"candidates": "abc"}, "candidates"),
+        (good | {"n": 0}, "n"),
+        (good | {"n": -1}, "n"),
+        (good | {"n": "3"}, "n"),
+        (good | {"request_id": 7}, "request_id"),
+        (good | {"query": None}, "query"),
+        (good | {"context": {"no such": 1}}, "no such"),
+        (good | {"context": {"device": {}}}, "context"),
+        (good | {"context": [1]}, "context"),
+    ]
+    for body, reason in bad:
+        code, text = service.refused(json.dumps(body).encode())
+        assert (code, reason in text) == (400, True), (body, code, text)
+    for data in (b"", b"{", b"\xff", b'{"user_id": "\\ud800", "candidates": ["a"]}'):
+        code, text = service.refused(data)
+        assert code == 400, (data, text)
+    assert sorted(service.rank(1)["items"]) == sorted(ITEMS)
 
 
 def test_every_answer_is_of_one_checkpoint_while_they_change_under_it(service: Service) -> None:
