@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import orjson
 import pytest
+import torch
 from checkpoint_files import (
     MODEL,
     NO_WAIT,
@@ -20,7 +21,7 @@ from checkpoint_files import (
     rewrite_manifest,
     version_folder,
 )
-from ranker_files import COLUMNS, matrix, model_checkpoint
+from ranker_files import COLUMNS, matrix, model_checkpoint, numbered_learner
 
 from tenuto.features.schema import Column
 from tenuto.trainer.checkpoints import errors
@@ -286,3 +287,20 @@ def test_columns_that_a_ranker_does_not_take_need_not_be_there(tmp_path: Path) -
     only = [Column(c.name, c.hash) for c in SPEC.columns if c.role == "main"]
     feed = CheckpointFeed(str(tmp_path), model=MODEL, follow=False, columns=only)
     assert feed.poll()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
+    publisher = Publisher(str(tmp_path), MODEL, retry=NO_WAIT)
+    publisher.publish(model_checkpoint(1))
+    learner = numbered_learner(2)
+    tensors = learner.serving_tensors()
+    with torch.no_grad():
+        tensors["ids.item"][0, 0] = bad
+    publisher.publish(model_checkpoint(2, learner))
+    feed = CheckpointFeed(str(tmp_path), model=MODEL, follow=False)
+    # NaN sorts no slate, and nobody would be told.
+    assert not feed.poll()
+    assert feed.refused is not None
+    assert isinstance(feed.refused.error, errors.UnusableModelError)
+    assert "ids.item" in str(feed.refused.error)

@@ -24,7 +24,8 @@ def ranker_of(manifest: Manifest, part: LoadedPart, place: str) -> Ranker:
         place: where it was read, for messages.
 
     Raises:
-        UnusableModelError: the tensors and the dictionary are not those of the manifest's model.
+        UnusableModelError: the tensors and the dictionary are not those of the manifest's model, or
+            a weight is not finite.
     """
     import torch
 
@@ -32,6 +33,9 @@ def ranker_of(manifest: Manifest, part: LoadedPart, place: str) -> Ranker:
 
     try:
         tensors = {name: torch.from_numpy(a) for name, a in part.tensors[WEIGHTS].items()}
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name}: a weight is not finite")
         return Ranker.load(manifest.spec, tensors, part.documents[DICTIONARY], manifest.version)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UnusableModelError(
