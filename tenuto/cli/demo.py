@@ -19,6 +19,8 @@ from tenuto.cli.runs import (
     stack_options,
     write_figures,
 )
+from tenuto.features.connection import without_password
+
 
 OUT = Path(".tenuto/demo")
 NAMESPACE = "demo"
@@ -95,7 +97,9 @@ _OVERHEAD_S = 45.0
 def _summary(run: Any, demo: Any, out: Path, *, keep: bool) -> str:
     f = demo.figures
     python = _relative(sys.executable)
-    servers = f"--bootstrap {run.settings.kafka.bootstrap} --redis {run.settings.redis.url}"
+    # A password is for whoever runs the command to fill in again, not for a terminal's log.
+    redis_url = without_password(run.settings.redis.url)
+    servers = f"--bootstrap {run.settings.kafka.bootstrap} --redis {redis_url}"
     inspect = f"{servers} --namespace {NAMESPACE} inspect request {demo.request_id}"
     lines = [
         "",
