@@ -1,12 +1,10 @@
-"""Whole batches through Faust, on a real Kafka and in real worker processes."""
+"""Whole batches through Faust, on real brokers and in real worker processes."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,31 +28,9 @@ PARTITIONS = 4
 Notes = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = os.environ.get("KAFKA_HOME")
-    if home is None:
-        pytest.skip("KAFKA_HOME names no Apache Kafka")
-    data = tmp_path_factory.mktemp("kafka")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = [f"{home}/kafka-server", "--port", str(port), "--data", str(data), "--heap", "256m"]
-    with (data / "output").open("wb") as output:
-        process = subprocess.Popen(server, stdout=output, stderr=output)
-    address = f"127.0.0.1:{port}"
-    try:
-        wait_until(lambda: listens(port), timeout_s=60)
-        KafkaAdminClient(bootstrap_servers=address).close()
-        yield address
-    finally:
-        process.kill()
-        process.wait()
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+@pytest.fixture
+def brokers(bootstrap: str) -> str:
+    return bootstrap
 
 
 @pytest.fixture
@@ -204,7 +180,10 @@ def test_a_stop_commits_nothing_of_a_batch_that_does_not_end(publish, work, comm
     assert committed(0) == worker.end(0) == held["start"]
 
 
-def test_transaction_markers_move_progress_without_a_record(brokers, topic, work) -> None:
+def test_transaction_markers_move_progress_without_a_record(stack, brokers, topic, work) -> None:
+    if stack.kind == "embedded":
+        pytest.skip("the embedded broker has no transactions")
+
     async def transactions() -> None:
         producer = AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=topic)
         await producer.start()
