@@ -21,7 +21,6 @@ from tenuto.cli.runs import (
 )
 from tenuto.features.connection import without_password
 
-
 OUT = Path(".tenuto/demo")
 NAMESPACE = "demo"
 
