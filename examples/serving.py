@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, generate_latest
+from prometheus_client import Gauge, Histogram, generate_latest
 
 import tenuto
 
@@ -26,8 +26,10 @@ LATENCY = Histogram("ranker_request_seconds", "From a request to its answer", ["
 VERSION = Gauge("ranker_checkpoint_info", "1 for the checkpoint in use", ["version"])
 AGE = Gauge("ranker_checkpoint_age_seconds", "Now - what the checkpoint has learnt up to")
 
-
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+routes = web.RouteTableDef()
+client = web.AppKey("client", tenuto.AsyncTenuto)
+feed = web.AppKey("feed", tenuto.CheckpointFeed)
 
 
 class Asked(msgspec.Struct):
@@ -41,82 +43,52 @@ class Asked(msgspec.Struct):
     n: Annotated[int, msgspec.Meta(ge=1)] = 10
 
 
-class Ranking:
-    """Answers requests; one for each event loop."""
-
-    def __init__(self, client: tenuto.AsyncTenuto, feed: tenuto.CheckpointFeed) -> None:
-        self.client, self.feed = client, feed
-
-    async def rank(self, http: web.Request) -> web.Response:
-        """``POST /rank``: user_id, query, candidates, and context by name."""
-        started, data = time.perf_counter(), await http.read()
-        try:
-            asked = msgspec.json.decode(data, type=Asked)
-        except ValueError as error:
-            return web.Response(status=400, text=str(error))
-        candidates = asked.candidates
-        request = tenuto.Request(
-            asked.request_id or uuid.uuid4().hex,
-            asked.user_id,
-            asked.query,
-            time.time_ns() // 1_000_000,
-        )
-        try:
-            matrix = await self.client.read(request, candidates, asked.context, timeout_ms=50)
-        except tenuto.StoreUnavailableError:
-            return self._answer(request, candidates[: asked.n], "as_retrieved", started)
-        except ValueError as error:
-            # Context that is not as the application declares it.
-            return web.Response(status=400, text=str(error))
-        if not self.feed.version:
-            scores, policy, model = {"score": matrix.column("item_ctr_1d")}, "smoothed_ctr", ""
-            by = np.nan_to_num(scores["score"], nan=-1.0)
-        else:
-            ranker = self.feed.ranker
+@routes.post("/rank")
+async def rank(http: web.Request) -> web.Response:
+    started, app = time.perf_counter(), http.app
+    order, policy, model = None, "as_retrieved", ""
+    try:
+        asked = msgspec.json.decode(await http.read(), type=Asked)
+        items, now_ms = asked.candidates, time.time_ns() // 1_000_000
+        request_id = asked.request_id or uuid.uuid4().hex
+        request = tenuto.Request(request_id, asked.user_id, asked.query, now_ms)
+        matrix = await app[client].read(request, items, asked.context, timeout_ms=50)
+    except tenuto.StoreUnavailableError:
+        order = np.arange(len(items))
+    except ValueError as error:
+        # No JSON of that shape, or context that is not as the application declares it.
+        return web.Response(status=400, text=str(error))
+    if order is None:
+        if app[feed].version:
+            ranker = app[feed].ranker
             scores, policy, model = ranker.score(matrix), "mmoe", ranker.version
             by = scores[ranker.objective]
+        else:
+            policy, by = "smoothed_ctr", np.nan_to_num(matrix.column("item_ctr_1d"), nan=-1.0)
+            scores = {"score": by}
         order = np.argsort(-by, kind="stable")[: asked.n]
-        self.client.capture(
+        app[client].capture(
             request, shown=order, matrix=matrix, scores=scores, policy=policy, model=model
         )
-        return self._answer(request, [candidates[at] for at in order], policy, started, model)
-
-    def _answer(
-        self,
-        request: tenuto.Request,
-        items: list[str],
-        policy: str,
-        started: float,
-        model: str = "",
-    ) -> web.Response:
-        LATENCY.labels(policy).observe(time.perf_counter() - started)
-        found = {"request_id": request.request_id, "items": items, "policy": policy, "model": model}
-        return web.json_response(found)
-
-    async def metrics(self, http: web.Request) -> web.Response:
-        """``GET /metrics`` for Prometheus; the client's own (reads, states, age) are in it."""
-        VERSION.clear()
-        if self.feed.version:
-            VERSION.labels(self.feed.version).set(1)
-            AGE.set(self.feed.age_s)
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    LATENCY.labels(policy).observe(time.perf_counter() - started)
+    shown = [items[at] for at in order[: asked.n]]
+    answer = {"request_id": request_id, "items": shown, "policy": policy, "model": model}
+    return web.json_response(answer)
 
 
-def application(app: str, checkpoints: str, model: str) -> web.Application:
-    """The service, with a client and a feed that live as long as it does."""
-    service, running = web.Application(), web.AppKey("ranking", list[Ranking])
-    service[running] = []
+@routes.get("/metrics")
+async def metrics(http: web.Request) -> web.Response:
+    VERSION.clear()
+    if http.app[feed].version:
+        VERSION.labels(http.app[feed].version).set(1)
+        AGE.set(http.app[feed].age_s)
+    return web.Response(body=generate_latest(), content_type="text/plain")
 
-    async def lifetime(service: web.Application) -> AsyncIterator[None]:
-        with tenuto.CheckpointFeed(checkpoints, model=model) as feed:
-            async with tenuto.connect_async(app) as client:
-                service[running].append(Ranking(client, feed))
-                yield
 
-    service.cleanup_ctx.append(lifetime)
-    service.router.add_post("/rank", lambda http: http.app[running][0].rank(http))
-    service.router.add_get("/metrics", lambda http: http.app[running][0].metrics(http))
-    return service
+async def connected(app: web.Application) -> AsyncIterator[None]:
+    async with app[client]:
+        yield
+        app[feed].close()
 
 
 if __name__ == "__main__":
@@ -126,4 +98,9 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="video", help="name of the model in the store")
     parser.add_argument("--port", type=int, default=8080)
     given = parser.parse_args()
-    web.run_app(application(given.app, given.checkpoints, given.model), port=given.port)
+    service = web.Application()
+    service[client] = tenuto.connect_async(given.app)
+    service[feed] = tenuto.CheckpointFeed(given.checkpoints, model=given.model)
+    service.add_routes(routes)
+    service.cleanup_ctx.append(connected)
+    web.run_app(service, port=given.port)
