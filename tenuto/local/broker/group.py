@@ -268,7 +268,8 @@ class Group:
     def _complete_join_if_all_are_there(self, now_ms: float) -> None:
         if (
             self.state is State.PREPARING_REBALANCE
-            and not self._pending
+            # Who was only told an id is waited for as long as there is somebody to wait.
+            and not (self._pending and self.members)
             and all(member.on_joined is not None for member in self.members.values())
         ):
             self._complete_join(now_ms)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tenuto.local.broker.errors import Code
@@ -328,6 +328,7 @@ def test_a_static_member_is_dismissed_by_its_instance(static_pair: tuple[Client,
 ACTIONS = ("join", "sync", "heartbeat", "leave", "wait", "forget")
 
 
+@example([(0, "join", 0), (0, "join", 0), (1, "join", 0), (0, "leave", 0)])
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(ACTIONS), st.integers(0, 8_000))))
 def test_whatever_members_do_each_request_is_answered_once_and_the_silent_are_forgotten(
     steps: list[tuple[int, str, int]],
