@@ -90,7 +90,7 @@ class Findings:
         return "\n".join(lines)
 
     def _counts(self, check: str) -> dict[str, int]:
-        wrong = {kind: self.found[check, kind] for kind in KINDS}
+        wrong: dict[str, int] = {kind: self.found[check, kind] for kind in KINDS}
         checked = self.checked[check]
         equal = checked - wrong["mismatching"] - wrong["leaking"]
         return {"checked": checked, "equal": equal, **wrong,
