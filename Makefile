@@ -14,7 +14,7 @@ demo: $(VENV)/local ## two minutes of the whole loop: events, features, snapshot
 	$(BIN)/tenuto demo
 
 test: $(VENV)/dev ## all tests (Apache Kafka's run where KAFKA_HOME names one)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: $(VENV)/dev ## ruff
 	$(BIN)/ruff format --check .
