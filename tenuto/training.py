@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tenuto.platform import Platform
 from tenuto.processes import broker_of
 from tenuto.settings import Settings
-from tenuto.trainer.checkpoints.announcer import TopicAnnouncer
+from tenuto.trainer.checkpoints.announcer import Announcer, TopicAnnouncer
 from tenuto.trainer.checkpoints.manifest import Origin
 from tenuto.trainer.directory_source import DirectorySource
 from tenuto.trainer.positions import Position
@@ -23,13 +23,20 @@ def model_name(settings: Settings, platform: Platform) -> str:
     return settings.trainer.model or platform.name
 
 
-def trainer_of(settings: Settings, platform: Platform, samples: Path | None = None) -> Trainer:
+def trainer_of(
+    settings: Settings,
+    platform: Platform,
+    samples: Path | None = None,
+    *,
+    announcers: Sequence[Announcer] = (),
+) -> Trainer:
     """A trainer of the application's ranker, from its newest checkpoint on.
 
     Args:
         settings: the process's.
         platform: the application.
         samples: a sink's directory to learn from, instead of the samples topic.
+        announcers: told of checkpoints, beside the store's feed and the topic's.
 
     Raises:
         DeclarationError: the application has no tasks.
@@ -47,10 +54,11 @@ def trainer_of(settings: Settings, platform: Platform, samples: Path | None = No
     if samples is None:
         topic = broker.topics.of(stream.topic)
         origin = Origin(topic, broker.incarnation(topic).hex())
-        announcers = [TopicAnnouncer(broker.topics.checkpoints, settings.kafka.kafka_python())]
+        topic_announcer = TopicAnnouncer(broker.topics.checkpoints, settings.kafka.kafka_python())
+        announcers = [topic_announcer, *announcers]
     else:
         # Files announce to whoever follows the store; one folder is the same however it is spelt.
-        origin, announcers = Origin(str(samples.resolve())), []
+        origin = Origin(str(samples.resolve()))
     training = Training(
         platform.model_spec(settings.model, rules),
         settings.trainer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,6 +105,41 @@ def show(context: Context, version: str | None, check: bool) -> None:
     click.echo(data.decode().rstrip())
     if check:
         click.echo(f"{len(manifest.files)} files are as they should be", err=True)
+
+
+@command.command()
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="a sink's folder, of what was learnt",
+)
+@click.pass_obj
+def prove(context: Context, samples: Path) -> None:
+    """Learn the samples again, and compare every version in the store, bit for bit.
+
+    Give the settings of its trainer ([trainer], [model]). Exits with 1 where a version has other
+    weights than its samples give.
+    """
+    from tenuto.relearning import relearn
+    from tenuto.snapshot.manifests import SampleFilesError
+    from tenuto.trainer.checkpoints.errors import CheckpointError
+
+    try:
+        compared = relearn(context.settings, context.platform, samples)
+    except (CheckpointError, SampleFilesError, ValueError) as error:
+        raise InputError(str(error)) from error
+    equal = sum(one.equal for one in compared)
+    wrong = [one for one in compared if not one.equal and not one.out_of_reach]
+    for one in wrong:
+        found = f"weights {one.relearnt[:12]}" if one.relearnt else "no such version"
+        click.echo(f"{one.version}: weights {one.held[:12]}, and its samples give {found}")
+    click.echo(
+        f"{len(compared)} versions: {equal} equal, bit for bit; {len(wrong)} different; "
+        f"{len(compared) - equal - len(wrong)} out of their reach"
+    )
+    if wrong or not equal:
+        raise SystemExit(1)
 
 
 @command.command()

@@ -23,6 +23,13 @@ def sink(folder: Path, *records: Record) -> None:
     files.close()
 
 
+def prove(samples: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tenuto", "checkpoints", "prove", "--samples", samples]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
 def train(samples: str, cwd: Path) -> Manifest:
     """The newest checkpoint's manifest, after a run over a sink's folder."""
     command = [sys.executable, "-m", "tenuto", "train", "--samples", samples]
@@ -42,3 +49,22 @@ def test_a_model_goes_on_with_its_samples_however_their_folder_is_spelt(tmp_path
     after = train(f"{tmp_path}/checkpoints/../samples/", tmp_path)
     assert after.samples == before.samples
     assert after.rows > before.rows > 0
+
+
+def test_weights_are_proven_by_their_samples_and_by_no_others(tmp_path: Path) -> None:
+    sink(tmp_path / "samples", record(0, 0, 100))
+    train("samples", tmp_path)
+    sink(tmp_path / "samples", record(0, 100, 200), end(200))
+    train("samples", tmp_path)
+    proven = prove("samples", tmp_path)
+    assert (proven.returncode, "bit for bit; 0 different" in proven.stdout) == (0, True)
+    # The same requests, but for one that is not there.
+    sink(tmp_path / "others", record(0, 1, 200), end(200))
+    refuted = prove("others", tmp_path)
+    assert refuted.returncode == 1
+    assert "and its samples give" in refuted.stdout
+    sink(tmp_path / "fewer", record(0, 0, 100))
+    fewer = prove("fewer", tmp_path)
+    assert fewer.returncode == 0
+    assert "0 different" in fewer.stdout
+    assert "0 out of their reach" not in fewer.stdout
