@@ -161,3 +161,16 @@ def test_kuairand_is_named_with_its_authors_and_licence(path: Path) -> None:
         text = path.read_text()
         assert "Gao et al., CIKM 2022" in text
         assert "CC BY-SA 4.0" in text
+
+
+def test_every_test_that_a_page_names_is_there() -> None:
+    root = DOCS.parent
+    named = [
+        (page.name, *found)
+        for page in PAGES
+        for found in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text())
+    ]
+    assert len(named) > 10
+    for where, file, test in named:
+        assert (root / file).is_file(), f"{where}: {file}"
+        assert not test or f"def {test}(" in (root / file).read_text(), f"{where}: {file}::{test}"
