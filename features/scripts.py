@@ -175,28 +175,44 @@ return {1, ARGV[3]}
 """
 
 SWEEP = """
--- KEYS: entities. ARGV: per view, the oldest head that anybody can still see, in each window.
--- Deletes the entities all of whose heads are older; returns how many.
+-- KEYS: progress, which names the slot. ARGV: cursor, pattern of the keys, how many to look at,
+--       then per view the oldest head that anybody can still see, in each window.
+-- Deletes the entities all of whose heads are older. Returns the next cursor, how many it deleted,
+-- and per view how many it left, of how many of them it asked the bytes, and these bytes.
 local LAYOUT = @LAYOUT@
-local deleted = 0
-for i = 1, #KEYS do
-  local index = tonumber(string.match(KEYS[i], '}:(%d+):'))
-  local view = index and LAYOUT[index + 1]
-  if view and redis.call('STRLEN', KEYS[i]) == view.size then
-    local heads = redis.call('GETRANGE', KEYS[i], 0, view.header - 1)
-    local seen = false
+local call, take = redis.call, struct.unpack
+local found = call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
+local answer, last = {found[1], 0}, {}
+for index = 1, #LAYOUT do
+  local view = LAYOUT[index]
+  last[index] = view.last_of_header
+  for w = 1, #view do view[w].oldest = take('>I4', ARGV[index + 3], 4 * w - 3) end
+  for field = 0, 2 do answer[3 * index + field] = 0 end
+end
+local first = #ARGV[2] - 5
+for _, key in ipairs(found[2]) do
+  local index = tonumber(string.match(key, '^(%d+):', first) or '-1') + 1
+  local view = LAYOUT[index]
+  if view then
+    local heads = call('GETRANGE', key, '0', last[index])
+    local seen = #heads ~= view.header
     for w = 1, #view do
-      local head = struct.unpack('>I4', heads, 4 * w - 3)
-      local oldest = struct.unpack('>I4', ARGV[index + 1], 4 * w - 3)
-      if head >= oldest then seen = true end
+      if seen then break end
+      seen = take('>I4', heads, 4 * w - 3) >= view[w].oldest
     end
-    if not seen then
-      redis.call('DEL', KEYS[i])
-      deleted = deleted + 1
+    if seen then
+      local at = 3 * index
+      answer[at] = answer[at] + 1
+      if answer[at] == 1 then
+        answer[at + 1], answer[at + 2] = 1, call('MEMORY', 'USAGE', key)
+      end
+    else
+      call('DEL', key)
+      answer[2] = answer[2] + 1
     end
   end
 end
-return deleted
+return answer
 """
 
 

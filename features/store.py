@@ -52,6 +52,21 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Swept:
+    """What one step over the keys has found.
+
+    Attributes:
+        cursor: where the next step begins; 0 when every key has been looked at.
+        deleted: entities.
+        views: by view: entities left, of how many of them the bytes were asked, and these bytes.
+    """
+
+    cursor: int
+    deleted: int
+    views: list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedBatch:
     """A batch as the calls that apply it, from where progress is expected.
 
@@ -102,7 +117,6 @@ class Store:
         self._apply = PackedScript(client, apply_script(layout))
         self._replace = client.register_script(REPLACE)
         self._sweep = client.register_script(sweep_script(layout))
-        self._cursor = 0
 
     def slot(self, topic: str, partition: int) -> Slot:
         index = self.layout.topics.index(topic) * self.partitions + partition
@@ -123,6 +137,11 @@ class Store:
                 f"redis: evicted_keys is {evicted}: counts are gone while positions stayed; "
                 "FLUSHDB, and the workers rebuild from the log"
             )
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that Redis uses, all of it, and ``maxmemory`` (0 for none)."""
+        info = cast("dict[str, int]", self.client.info("memory"))
+        return int(info["used_memory"]), int(info.get("maxmemory", 0))
 
     def entry(self, slot: Slot) -> Entry | None:
         """Where a partition stands; None when the store does not know it."""
@@ -204,15 +223,13 @@ class Store:
         """``prepare`` and ``run``."""
         return self.run(self.prepare(slot, entry, end, arrival, deltas))
 
-    def sweep(self, slowest_arrival_ms: int, count: int = 500) -> int:
+    def sweep(self, slowest_arrival_ms: int, cursor: int = 0, count: int = 500) -> Swept:
         """One small step over the keys: delete entities that no reader can see any more.
 
         Args:
             slowest_arrival_ms: least arrival over all partitions; nothing older counts any more.
+            cursor: where the step before ended; 0 to begin.
             count: keys looked at, about.
-
-        Returns:
-            Keys deleted.
         """
         rules = self.layout.rules
         oldest = slowest_arrival_ms - rules.lateness_ms - rules.slack_ms - rules.future_ms
@@ -223,9 +240,12 @@ class Store:
                 for r in view.rings
             ]
             thresholds.append(struct.pack(f">{len(heads)}I", *heads))
-        self._cursor, keys = self.client.scan(self._cursor, self.prefix + b"*", count)
-        keys = [key for key in keys if key != self.progress_key]
-        return int(self._sweep(keys=keys, args=thresholds)) if keys else 0
+        # Every key but progress; no character of a prefix means anything in a pattern.
+        pattern = self.prefix + b"[0-9]*"
+        arguments: list[Any] = [cursor, pattern, count, *thresholds]
+        answer = self._sweep(keys=[self.progress_key], args=arguments)
+        views = [tuple(answer[at : at + 3]) for at in range(2, len(answer), 3)]
+        return Swept(int(answer[0]), answer[1], views)
 
     def clear(self) -> None:
         """Delete everything of this layout; positions first, so that readers see it at once."""

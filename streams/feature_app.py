@@ -25,7 +25,10 @@ from tenuto.streams.worker import faust_app
 logger = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 1.0
-SWEEP_EVERY_S = 2.0
+MEASURE_EVERY_S = 5.0
+# As long as much is found, sweeping takes half of the time.
+SWEEP_EVERY_S = 0.1
+SWEEP_MOST_S = 0.1
 
 
 def feature_app(
@@ -77,7 +80,8 @@ def feature_app(
             await worker.take(batch)
 
     repeat(app, WATCH_EVERY_S, worker.watch)
-    repeat(app, SWEEP_EVERY_S, lambda: worker.sweep(everything))
+    repeat(app, SWEEP_EVERY_S, lambda: worker.sweep(everything, SWEEP_MOST_S))
+    repeat(app, MEASURE_EVERY_S, worker.measure)
 
     @app.on_before_shutdown.connect
     async def finish(*_: Any, **__: Any) -> None:

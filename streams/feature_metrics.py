@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from tenuto.features.sweeper import Held
 from tenuto.streams.batches import Batch
 from tenuto.streams.door import Accepted
 from tenuto.streams.headers import sent_at_ms
@@ -36,12 +38,37 @@ class FeatureMetrics:
         self.swept = Counter(
             "tenuto_swept_keys", "Entities deleted because nobody can see them", registry=registry
         )
+        self.entities = Gauge(
+            "tenuto_store_entities", "Entities in Redis, as of the last round over all keys",
+            ["view"], registry=registry,
+        )  # fmt: skip
+        self.bytes = Gauge(
+            "tenuto_store_bytes", "Bytes that these entities take, from a sample", ["view"],
+            registry=registry,
+        )  # fmt: skip
+        self.used = Gauge(
+            "tenuto_redis_used_bytes", "Bytes that Redis uses, all of it", registry=registry
+        )
+        self.most = Gauge(
+            "tenuto_redis_max_bytes", "Redis's maxmemory; 0 for none", registry=registry
+        )
         self.freshness = Histogram(
             "tenuto_event_freshness_seconds", "From a client's send to readable in Redis",
             ["event"],
             buckets=FRESHNESS_BUCKETS_S, registry=registry,
         )  # fmt: skip
         self.reads = ReadMetrics(registry)
+
+    def holds(self, held: Mapping[str, Held]) -> None:
+        """Account for what a round over all keys has found."""
+        for view, found in held.items():
+            self.entities.labels(view).set(found.entities)
+            self.bytes.labels(view).set(found.bytes)
+
+    def fills(self, used_bytes: int, max_bytes: int) -> None:
+        """Account for Redis's own memory."""
+        self.used.set(used_bytes)
+        self.most.set(max_bytes)
 
     def applied(self, batch: Batch, accepted: Accepted, event: str, entities: int) -> None:
         """Account for a batch that is readable now."""

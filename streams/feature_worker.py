@@ -15,6 +15,7 @@ from typing import Protocol
 from tenuto.features.aggregate import Aggregator
 from tenuto.features.progress import Entry
 from tenuto.features.store import Elsewhere, PreparedBatch, Store
+from tenuto.features.sweeper import Sweeper
 from tenuto.streams.batches import TP, Batch, Delivery
 from tenuto.streams.codec import EventCodec
 from tenuto.streams.door import Accepted, Limits, judge
@@ -71,6 +72,7 @@ class FeatureWorker:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._aggregator = Aggregator(store.layout)
+        self._sweeper = Sweeper(store)
         # Parts of a batch that another worker began and that did not come in one fetch.
         self._parts: dict[TP, list[Batch]] = {}
         # One batch at most: where it leaves progress is known before it has got there.
@@ -129,16 +131,21 @@ class FeatureWorker:
                 self._metrics.rewinds.inc()
                 await self.delivery.seek(tp, offset)
 
-    async def sweep(self, all_partitions: Collection[TP]) -> int:
-        """One small step of deleting what no reader can see; returns the keys deleted."""
+    async def sweep(self, all_partitions: Collection[TP], most_s: float = 0.0) -> int:
+        """Delete what no reader can see: a small step, more while there is much; keys deleted."""
         slots = [self.progress.slot(tp) for tp in all_partitions]
         entries = await asyncio.to_thread(self.store.entries, slots)
         arrivals = [entry.arrival for entry in entries if entry is not None]
         if len(arrivals) < len(slots):
             return 0
-        deleted = await asyncio.to_thread(self.store.sweep, min(arrivals))
+        deleted = await asyncio.to_thread(self._sweeper.turn, min(arrivals), most_s)
         self._metrics.swept.inc(deleted)
+        self._metrics.holds(self._sweeper.held)
         return deleted
+
+    async def measure(self) -> None:
+        """Show how full Redis is."""
+        self._metrics.fills(*await asyncio.to_thread(self.store.memory))
 
     async def _take(self, batch: Batch) -> bool:
         """Whether the batch is dealt with; otherwise progress has moved under it: look again."""

@@ -284,9 +284,12 @@ def test_sweeping_deletes_only_what_no_reader_can_see(redis_url: str) -> None:
         record["user_id"] = record["query"] = record["item_id"]
     world.add("clicks", [old], START_MS)
     world.add("clicks", [young], young["ts"])
-    deleted = 0
-    for _ in range(50):
-        deleted += world.store.sweep(young["ts"])
+    deleted, cursor = 0, 0
+    while True:
+        swept = world.store.sweep(young["ts"], cursor)
+        deleted, cursor = deleted + swept.deleted, swept.cursor
+        if not cursor:
+            break
     assert deleted == 4
     keys = b" ".join(world.store.all_keys())
     assert b"old" not in keys

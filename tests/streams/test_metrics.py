@@ -184,7 +184,7 @@ def test_the_main_metrics_have_moved(scraped: dict[str, dict[str, Metric]]) -> N
 @pytest.mark.stack
 @pytest.mark.parametrize("role", ROLES)
 def test_labels_carry_no_ids(scraped: dict[str, dict[str, Metric]], role: str) -> None:
-    allowed = {"event", "reason", "topic", "partition", "label", "outcome", "le", "state"}
+    allowed = {"event", "reason", "topic", "partition", "label", "outcome", "le", "state", "view"}
     for family in scraped[role].values():
         if family.name.startswith("tenuto_"):
             assert {name for s in family.samples for name in s.labels} <= allowed
