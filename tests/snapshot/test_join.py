@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from brute_join import Record, joined_rows, useless_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from join_oracle import Record, joined_rows, useless_labels
 
 from tenuto.features.events import Event, Field
 from tenuto.snapshot import label_memory
@@ -186,7 +186,7 @@ def test_rows_are_the_oracles_however_records_are_cut_merged_and_evicted(
         evict(5000)
 
     assert rows == joined_rows(STREAM, EVENTS, labels, snapshots)
-    assert (unmatched, not_shown) == useless_labels(STREAM, EVENTS, labels, snapshots)
+    assert (unmatched, not_shown) == useless_labels(STREAM, labels, snapshots)
     assert dropped == len(labels)
     assert memory.rows == memory.nbytes == 0
 
