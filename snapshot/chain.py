@@ -85,7 +85,10 @@ def new_rows(rows: pa.RecordBatch, interval: Interval, since: int) -> pa.RecordB
     Raises:
         ValueError: its rows do not lie in its interval, in the order of snapshot offsets.
     """
-    offsets = rows.column("snapshot_offset").to_numpy()
+    column = rows.column("snapshot_offset")
+    if column.null_count:
+        raise ValueError("snapshot_offset: must not be null")
+    offsets = column.to_numpy()
     if len(offsets) == 0:
         return rows
     if (offsets[1:] < offsets[:-1]).any():

@@ -55,3 +55,14 @@ def clashes(features: Iterable[str], stream: SampleStream) -> list[str]:
         for column in (feature, feature + STATE_SUFFIX):
             take(column, f"feature {feature!r}")
     return found
+
+
+def column_fault(features: Iterable[str]) -> str:
+    """Why samples cannot have feature columns of these names; "" if they can."""
+    taken = {*REQUEST_COLUMNS, *IMPRESSION_COLUMNS, *ORIGIN_COLUMNS}
+    for feature in features:
+        for column in (feature, feature + STATE_SUFFIX):
+            if column in taken or column.startswith(SERVED_PREFIX) or not feature:
+                return f"{column[:60]!r}: must be a name of its own in the samples"
+            taken.add(column)
+    return ""

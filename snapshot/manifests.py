@@ -7,9 +7,11 @@ manifests first, then their files.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import msgspec
 import orjson
@@ -17,7 +19,10 @@ import orjson
 from tenuto.snapshot.durable import write_durably
 
 VERSION = 1
+MAX_MANIFEST_BYTES = 16 * 2**20
 _FOLDER = "_manifests"
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class SampleFilesError(RuntimeError):
@@ -28,9 +33,9 @@ class SampleFile(msgspec.Struct, frozen=True):
     """One Parquet file of a chunk: path in the directory, size, hash of its bytes, rows."""
 
     path: str
-    bytes: int
+    bytes: Count
     sha256: str
-    rows: int
+    rows: Count
 
 
 class Manifest(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}):
@@ -47,13 +52,13 @@ class Manifest(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"
             the end mark came after the last row's chunk.
     """
 
-    partition: int
-    start: int
-    end: int
+    partition: Count
+    start: Count
+    end: Count
     arrival_ms: int
-    samples_offset: int
+    samples_offset: Count
     is_end: bool
-    rows: int
+    rows: Count
     files: list[SampleFile]
     v: int = VERSION
 
@@ -66,7 +71,7 @@ def manifest_folder(directory: Path, partition: int) -> Path:
 def partitions_in(directory: Path) -> list[int]:
     """The partitions that have manifests in a directory, ascending."""
     names = [path.name[1:] for path in (directory / _FOLDER).glob("p*")]
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -98,16 +103,24 @@ def read_manifests(directory: Path, partition: int, *, last: int | None = None) 
 
 
 def check_files(directory: Path, manifests: Sequence[Manifest]) -> None:
-    """Check that the files named are there, with their sizes.
+    """Check that the files named are there, inside of the directory, with their sizes.
 
     Raises:
         SampleFilesError: one is not.
     """
+    root = directory.resolve()
     for manifest, file in files_of(manifests):
         path = directory / file.path
         try:
-            size = path.stat().st_size
-        except FileNotFoundError as error:
+            # Whoever may write here must not make a reader open another file of the machine, nor
+            # one that never ends.
+            if not path.resolve().is_relative_to(root):
+                raise SampleFilesError(f"{path}: leads out of {directory}: put the file there")
+            found = path.stat()
+            size = found.st_size
+            if not stat.S_ISREG(found.st_mode):
+                raise SampleFilesError(f"{path}: not a file: restore it")
+        except (FileNotFoundError, NotADirectoryError) as error:
             named = _path(directory, manifest.partition, manifest.start)
             raise SampleFilesError(
                 f"{path}: missing, though {named} names it: restore it, or remove the manifests "
@@ -129,6 +142,11 @@ def _path(directory: Path, partition: int, start: int) -> Path:
 
 
 def _read(path: Path, partition: int) -> Manifest:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_MANIFEST_BYTES:
+        raise SampleFilesError(
+            f"{path}: not a file of at most {MAX_MANIFEST_BYTES} bytes: restore it"
+        )
     try:
         manifest = msgspec.convert(orjson.loads(path.read_bytes()), Manifest)
     except (orjson.JSONDecodeError, msgspec.ValidationError) as error:
@@ -145,4 +163,21 @@ def _read(path: Path, partition: int) -> Manifest:
             f"{path}: of p{manifest.partition} [{manifest.start}, {manifest.end}) with "
             f"{manifest.rows} rows, {rows} in its files: does not agree with itself: restore it"
         )
+    for file in manifest.files:
+        _check_name(path, file.path)
     return manifest
+
+
+def _check_name(manifest: Path, name: str) -> None:
+    parts = PurePosixPath(name).parts
+    if (
+        not 1 <= len(name) <= 1_000
+        or not name.isprintable()
+        or "\\" in name
+        or name.startswith("/")
+        or not parts
+        or ".." in parts
+    ):
+        raise SampleFilesError(
+            f"{manifest}: files: {name[:100]!r}: must be a path inside of the directory"
+        )

@@ -9,19 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tenuto.features.events import MAX_ID_LENGTH, MAX_POSITION, MAX_QUERY_LENGTH
+from tenuto.features.events import MAX_ID_LENGTH, MAX_INT, MAX_POSITION, MAX_QUERY_LENGTH
 from tenuto.features.matrix import Matrix
 from tenuto.features.reader import Request
 from tenuto.features.schema import Column
+from tenuto.snapshot.column_names import column_fault
+from tenuto.snapshot.nesting import MAX_NESTING, is_nested_too_deep
 
 VERSION = 1
 MAX_ITEMS = 10_000
+
+
+ContextValue = str | bool | int | float | None
+Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class SnapshotError(ValueError):
@@ -39,9 +45,9 @@ class LogPositions(msgspec.Struct, frozen=True):
     topics: list[str]
     partitions: int
     incarnations: bytes
-    origin: list[int]
-    next: list[int]
-    batches: list[list[int]]
+    origin: list[Offset]
+    next: list[Offset]
+    batches: list[list[Offset]]
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -77,7 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     log: LogPositions
     v: int = VERSION
     positions: list[int] | None = None
-    context: dict[str, Any] = {}
+    context: dict[str, ContextValue | list[ContextValue]] = {}
     scores: dict[str, bytes] = {}
     policy: str = ""
     slice: str = ""
@@ -165,6 +171,11 @@ def decode(value: bytes) -> Snapshot:
         snapshot = _decoder.decode(value)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise SnapshotError(f"snapshot: {error}") from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    # Only fields that are not known here can be nested, and only then is there more than them.
+    if len(_encoder.encode(snapshot)) != len(value) and is_nested_too_deep(value):
+        raise _too_deep()
     n, m = len(snapshot.items), len(snapshot.columns)
     if snapshot.v > VERSION or snapshot.v < 1:
         raise SnapshotError(f"v: {snapshot.v}: known versions are 1 to {VERSION}")
@@ -189,14 +200,26 @@ def decode(value: bytes) -> Snapshot:
         if len(text) > most or (not text and name != "query"):
             raise SnapshotError(f"{name}: {text[:60]!r}: must have 1 to {most} characters")
     for name, ts in (("request_ts", snapshot.request_ts), ("as_of", snapshot.as_of)):
-        if ts < 0:
-            raise SnapshotError(f"{name}: {ts}: must be >= 0")
+        if not 0 <= ts <= MAX_INT:
+            raise SnapshotError(f"{name}: {ts}: must be 0 to {MAX_INT}")
+    rule = _column_fault(tuple(snapshot.columns))
+    if rule:
+        raise SnapshotError(f"columns: {rule}")
     if not (snapshot.weight > 0.0) or snapshot.weight == float("inf"):
         raise SnapshotError(f"weight: {snapshot.weight}: must be a positive number")
     for item in snapshot.items:
         if not 1 <= len(item) <= MAX_ID_LENGTH:
             raise SnapshotError(f"items: {item[:60]!r}: must have 1 to {MAX_ID_LENGTH} characters")
     return snapshot
+
+
+def _too_deep() -> SnapshotError:
+    return SnapshotError(f"snapshot: must not be nested deeper than {MAX_NESTING}")
+
+
+@lru_cache(maxsize=256)
+def _column_fault(columns: tuple[tuple[str, str], ...]) -> str:
+    return column_fault(name for name, _ in columns)
 
 
 def _check_positions(positions: list[int], n: int) -> None:

@@ -18,6 +18,7 @@ from tenuto.snapshot.manifests import (
     read_manifests,
 )
 from tenuto.snapshot.projection import missing_from, project
+from tenuto.snapshot.sample_types import schema_fault
 
 BATCH_ROWS = 65_536
 
@@ -64,9 +65,10 @@ class SampleDirectory:
         try:
             # Without any column a batch would not know how many rows it has.
             for batch in parquet.iter_batches(BATCH_ROWS, columns=read or present[:1]):
+                batch.validate(full=True)
                 yield project(batch, columns)
         except (pa.ArrowException, OSError) as error:
-            raise self._damaged(file, str(error)) from error
+            raise self.damaged(file, str(error)) from error
 
     def _files(self) -> list[SampleFile]:
         partitions = partitions_in(self.directory)
@@ -95,13 +97,17 @@ class SampleDirectory:
     def _open(self, file: SampleFile) -> pq.ParquetFile:
         try:
             parquet = pq.ParquetFile(self.directory / file.path, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(file, str(error)) from error
+            fault = schema_fault(parquet.schema_arrow)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise self.damaged(file, str(error)) from error
+        if fault:
+            raise self.damaged(file, fault)
         if parquet.metadata.num_rows != file.rows:
-            raise self._damaged(
+            raise self.damaged(
                 file, f"{parquet.metadata.num_rows} rows, its manifest says {file.rows}"
             )
         return parquet
 
-    def _damaged(self, file: SampleFile, reason: str) -> SampleFilesError:
+    def damaged(self, file: SampleFile, reason: str) -> SampleFilesError:
+        """The error of a file that is not as its manifest says."""
         return SampleFilesError(f"{self.directory / file.path}: damaged: {reason}: restore it")

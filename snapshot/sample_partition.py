@@ -90,7 +90,7 @@ class SamplePartition:
             return Addition(interval, None, place)
         try:
             rows = new_rows(decode_rows(record.value), interval, verdict.since)
-        except (pa.ArrowException, KeyError, ValueError, StopIteration) as error:
+        except ValueError as error:
             raise SampleTopicError(f"{place}: damaged samples record: {error}") from error
         return Addition(interval, rows if rows.num_rows else None, place)
 

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from tenuto.snapshot.sample_types import is_compressed, schema_fault
+
 _FROM, _TO, _ARRIVAL, _END = "from", "to", "arrival", "end"
+_MOST = 2**63 - 1
+
+
+class DamagedRowsError(ValueError):
+    """The value of a samples record that is no rows; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,11 @@ def interval_of(headers: Iterable[tuple[str, bytes]]) -> Interval:
     found = dict(headers)
     try:
         start, end, arrival = (int(found[name]) for name in (_FROM, _TO, _ARRIVAL))
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
+        # A header may also be there without a value.
         raise ValueError(f"not a samples record: headers {sorted(found)}") from error
+    if not (0 <= start <= end <= _MOST and abs(arrival) <= _MOST):
+        raise ValueError(f"not a samples record: from {start} to {end}, arrival {arrival}")
     return Interval(start, end, arrival, found.get(_END) == b"1")
 
 
@@ -62,10 +72,22 @@ def encode_rows(batch: pa.RecordBatch) -> bytes:
 
 
 def decode_rows(value: bytes) -> pa.RecordBatch:
-    """The batch in a samples record's value.
+    """The batch in a samples record's value, checked: no byte of it reaches beyond its buffers.
 
     Raises:
-        pa.ArrowInvalid: it is not an Arrow stream.
+        DamagedRowsError: it is not an Arrow stream of sample rows.
     """
-    with pa.ipc.open_stream(value) as reader:
-        return reader.read_next_batch()
+    try:
+        messages = pa.ipc.MessageReader.open_stream(value)
+        schema = pa.ipc.read_schema(messages.read_next_message())
+        fault = schema_fault(schema)
+        if fault:
+            raise DamagedRowsError(fault)
+        message = messages.read_next_message()
+        if is_compressed(message.metadata.to_pybytes()):
+            raise DamagedRowsError("its rows are compressed: joiners write none such")
+        batch = pa.ipc.read_record_batch(message, schema)
+        batch.validate(full=True)
+    except (pa.ArrowException, OSError, EOFError, StopIteration) as error:
+        raise DamagedRowsError(f"not an Arrow stream: {error or 'it is cut off'}") from error
+    return batch

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tenuto.streams.headers import header
 from tenuto.streams.refusals import Refusal
 
 log = logging.getLogger(__name__)
@@ -94,7 +93,8 @@ def parse(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> DeadLett
     Raises:
         ValueError: the record is not a dead letter.
     """
-    found = dict(headers)
+    # A header may have no value, which is as good as no header.
+    found = {name: content for name, content in headers if content is not None}
     try:
         truncated_from, key_sha256 = found.get(_TRUNCATED), found.get(_KEY_SHA256)
         return DeadLetter(
@@ -111,6 +111,8 @@ def parse(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> DeadLett
         )
     except KeyError as error:
         raise ValueError(f"not a dead letter: header {error.args[0]!r} is missing") from error
+    except ValueError as error:
+        raise ValueError(f"not a dead letter: {error}") from error
 
 
 class DeadLetterWriter:
@@ -231,11 +233,12 @@ def _records(consumer: Any, ends: Mapping[Any, int], topic: str, timeout_s: floa
 def _distinct(records: Iterable[Any]) -> Iterator[DeadLetter]:
     origins: set[tuple[str, int, int]] = set()
     for record in records:
-        headers = record.headers or ()
-        if header(headers, _REASON) is None:
-            log.warning("%s[%d]@%d: not a dead letter", *record[:3])
+        try:
+            dead = parse(record.value, record.headers or ())
+        except ValueError as error:
+            # Anybody may have written there.
+            log.warning("%s[%d]@%d: %s: ignored", *record[:3], error)
             continue
-        dead = parse(record.value, headers)
         origin = (dead.topic, dead.partition, dead.offset)
         if origin not in origins:
             origins.add(origin)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tenuto.snapshot.chain import Chain, Kind, new_rows
@@ -193,7 +192,7 @@ class _Partition:
         if record.value:
             try:
                 rows = new_rows(decode_rows(record.value), interval, verdict.since)
-            except (pa.ArrowException, KeyError, ValueError, StopIteration) as error:
+            except ValueError as error:
                 raise SampleFilesError(f"{place}: damaged samples record: {error}") from error
         for manifest in self.files.write(interval, verdict.since, rows, record.offset):
             self._metrics.wrote(manifest)

@@ -98,7 +98,10 @@ class DirectorySource:
             interval = Interval(manifest.start, manifest.end, manifest.arrival_ms)
             for file in manifest.files:
                 for batch in self._files.read(file, self._columns):
-                    rows = new_rows(batch, interval, since)
+                    try:
+                        rows = new_rows(batch, interval, since)
+                    except ValueError as error:
+                        raise self._files.damaged(file, str(error)) from error
                     arrival_ms = batch.column("snapshot_arrival_ms")[-1].as_py()
                     yield Read(partition, rows, arrival_ms, False, 0, file.path)
         for manifest in last:

@@ -120,9 +120,12 @@ def rows_of(batch: pa.RecordBatch, spec: ModelSpec) -> Rows:
     """
     present = _present(batch.schema)
     _check(batch.schema, present, spec)
+    _check_types(batch.schema, present, spec)
     rows = batch.num_rows
 
     def numbers(name: str, dtype: Any) -> Any:
+        if not issubclass(dtype, np.floating) and batch.column(name).null_count:
+            raise SchemaError(f"column {name!r}: null in {batch.column(name).null_count} rows")
         return batch.column(name).to_numpy(zero_copy_only=False).astype(dtype, copy=False)
 
     values = np.empty((rows, len(spec.columns)), np.float32)
@@ -194,11 +197,31 @@ def _present(schema: pa.Schema) -> set[str]:
     return {field.name for field in schema if not pa.types.is_null(field.type)}
 
 
+def _check_types(schema: pa.Schema, present: set[str], spec: ModelSpec) -> None:
+    """That every column which is taken by name is there once, and of a type to be taken."""
+    numbers = [*_OF_EVERY_SAMPLE, *(head.label for head in spec.heads)]
+    beside = [*spec.names, *map(_served, spec.outputs)]
+    texts = [ID_COLUMNS[table] for table in spec.ids]
+    for name in [*numbers, *texts, *(name for name in beside if name in present)]:
+        if name not in present or len(schema.get_all_field_indices(name)) > 1:
+            raise SchemaError(f"column {name!r}: must be there once in samples")
+        kind = schema.field(name).type
+        fits = pa.types.is_string(kind) if name in texts else _is_number(kind)
+        if not fits:
+            wanted = "text" if name in texts else "numbers"
+            raise SchemaError(f"column {name!r}: {kind}: must be {wanted}")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
 def _check(schema: pa.Schema, present: set[str], spec: ModelSpec) -> None:
     for column in spec.columns:
         if column.name not in present:
             continue
-        digest = (schema.field(column.name).metadata or {}).get(HASH_METADATA, b"").decode()
+        metadata = schema.field(column.name).metadata or {}
+        digest = metadata.get(HASH_METADATA, b"").decode(errors="replace")
         if digest != column.hash:
             raise SchemaError(
                 f"column {column.name!r}: the samples define it as {digest or 'nothing'!r}, the "

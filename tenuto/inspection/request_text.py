@@ -95,7 +95,7 @@ def _item_lines(snapshot: Snapshot, items: int) -> Iterator[str]:
     for name in snapshot.scores:
         rows.append([f"served {name}", *(_score(snapshot, name, i) for i in shown)])
     for name, value in snapshot.context.items():
-        if _per_item(snapshot, value):
+        if isinstance(value, list) and _per_item(snapshot, value):
             rows.append([f"context {name}", *(value[i] for i in shown)])
     matrix, states = snapshot.matrix, snapshot.state_matrix
     for at, (name, _) in enumerate(snapshot.columns):

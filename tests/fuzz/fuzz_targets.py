@@ -1,0 +1,16 @@
+"""Every decoder that takes bytes from outside, and how much of the inputs it gets."""
+
+from __future__ import annotations
+
+import fuzz_records as records
+import fuzz_samples as samples
+from fuzz_target import Target
+
+TARGETS = [
+    Target("events", 400, records.HOSTILE, records.events),
+    Target("snapshots", 200, records.HOSTILE, records.snapshots),
+    Target("dead-letters", 60, 1, records.dead_letters),
+    Target("samples-records", 50, 1, samples.topic_records),
+    Target("sink-manifests", 40, 1, samples.manifests),
+    Target("sink-parquet", 15, 1, samples.parquet),
+]
