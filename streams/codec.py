@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
@@ -283,6 +284,8 @@ def _field_rule(field: Field, value: Any) -> str:
         if field.max_length is not None and len(value) > field.max_length:
             return f"must have at most {field.max_length} characters (has {len(value)})"
         return ""
+    if field.type is float and abs(value) > sys.float_info.max:
+        return "must be finite"
     lowest, highest = _int_range(field) if field.type is int else (field.ge, field.le)
     if lowest is not None and value < lowest:
         return f"must be >= {lowest}"
