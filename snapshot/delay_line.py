@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
+from msgspec import structs
 
 from tenuto.features.events import Event
 from tenuto.features.rules import TimeRules
 from tenuto.snapshot.join import join
 from tenuto.snapshot.label_memory import Dropped, LabelBatch, LabelMemory
 from tenuto.snapshot.labels import SampleStream
+from tenuto.snapshot.record import LogPositions
 from tenuto.snapshot.sample_record import Interval
 from tenuto.snapshot.samples import PlacedSnapshot, batches_of, block_of, sample_bytes
 
@@ -27,6 +29,7 @@ RECORD_BYTES = 400_000
 _BLOCK_BYTES = 8_000_000
 # Labels are dropped this often, in time of arrival: each time costs a look at every segment.
 _EVICT_EVERY_MS = 10_000
+_NO_LOG = LogPositions([], 0, b"", [], [], [])
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class DelayLine:
         self._emitted_arrival_ms = self.arrival_ms
         self._evicted_to_ms = 0
         self._told = Interval(self.start, self.start, self.arrival_ms)
+        self._columns: list[tuple[str, str]] = []
 
     def add_labels(self, batch: LabelBatch, arrival_ms: int, *, ended: bool = False) -> None:
         """Take in accepted records of one event, read to this arrival."""
@@ -103,8 +107,10 @@ class DelayLine:
         ended: bool = False,
     ) -> None:
         """Take in accepted snapshots, read to this offset and arrival."""
-        self.waiting.extend(p for p in placed if p.offset >= self.emitted)
-        self.waiting_bytes += sum(sample_bytes(p) for p in placed if p.offset >= self.emitted)
+        for one in placed:
+            if one.offset >= self.emitted:
+                self.waiting.append(self._slim(one))
+                self.waiting_bytes += sample_bytes(one)
         self._read_to = read_to
         self.snapshots.arrival_ms = max(self.snapshots.arrival_ms, arrival_ms)
         self.snapshots.ended = self.snapshots.ended or ended
@@ -169,16 +175,27 @@ class DelayLine:
         self._told = progress.interval
         self.emitted = progress.interval.end
 
-    def ahead(self, event: str, margin_ms: int, *, snapshots_behind: bool) -> bool:
-        """Whether labels of an event are read further than the snapshots need them by now."""
-        if self.waiting:
-            needed = self.waiting[0].snapshot.request_ts
-        elif snapshots_behind:
-            needed = self.snapshots.arrival_ms
-        else:
-            return False
+    def ahead(self, event: str, margin_ms: int) -> bool:
+        """Whether labels of an event are read further than the snapshots need them by now.
+
+        Where none waits, that is what the next one needs, which arrives no earlier than the last:
+        so also where snapshots stand still, what is held is bounded in time.
+        """
+        waits = self.waiting[0].snapshot.request_ts if self.waiting else self.snapshots.arrival_ms
         reach = self.memory.reach_ms[event] + self.rules.lateness_ms
-        return self.labels[event].arrival_ms > needed + reach + margin_ms
+        return self.labels[event].arrival_ms > waits + reach + margin_ms
+
+    def _slim(self, placed: PlacedSnapshot) -> PlacedSnapshot:
+        """The snapshot without what no sample shows, its columns shared with the one before it.
+
+        Positions and names would otherwise be most of what waits.
+        """
+        columns = placed.snapshot.columns
+        if columns == self._columns:
+            columns = self._columns
+        self._columns = columns
+        slim = structs.replace(placed.snapshot, columns=columns, log=_NO_LOG, context={})
+        return replace(placed, snapshot=slim)
 
     def _next_after(self, run: Sequence[PlacedSnapshot]) -> tuple[int, int]:
         """Where the next snapshot is after this run, the first to wait, and its arrival."""

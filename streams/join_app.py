@@ -22,6 +22,7 @@ from tenuto.streams.worker import faust_app
 TELL_EVERY_S = 1.0
 # A join of many snapshots costs little more than one of a single one.
 EMIT_EVERY_S = 0.1
+WEIGH_EVERY_S = 1.0
 
 
 def join_app(
@@ -34,6 +35,7 @@ def join_app(
     broker: Broker,
     limits: Limits,
     max_snapshot_bytes: int,
+    max_memory_bytes: int,
     **faust_settings: Any,
 ) -> faust.App:
     """An app whose agent joins one sample stream; run it with ``worker.run``.
@@ -46,6 +48,7 @@ def join_app(
         scores: names of the served scores that samples show.
         limits: of event records, the same as the feature worker's.
         max_snapshot_bytes: largest snapshot that counts.
+        max_memory_bytes: labels and snapshots that may wait in memory.
         faust_settings: as for ``faust_app``.
     """
     group = broker.topics.of(f"{name}-join-{stream.name}")
@@ -69,6 +72,7 @@ def join_app(
         scores=scores,
         judged={event.name for event in read} - set(counted),
         metrics=metrics,
+        max_bytes=max_memory_bytes,
     )
     worker.delivery = install_batches(app, Opening(connections, worker))
     # A partition that is not being read for now is not silent.
@@ -88,6 +92,7 @@ def join_app(
 
     repeat(app, EMIT_EVERY_S, worker.emit)
     repeat(app, TELL_EVERY_S, worker.tell_progress)
+    repeat(app, WEIGH_EVERY_S, worker.weigh)
     close_with(app, connections)
     return app
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from tenuto.snapshot.delay_line import DelayLine, Emission
 from tenuto.snapshot.label_memory import Dropped
-from tenuto.streams.batches import Batch
+from tenuto.streams.batches import TP, Batch
 from tenuto.streams.door import Accepted
 from tenuto.streams.read_metrics import ReadMetrics
 from tenuto.streams.snapshot_door import AcceptedSnapshots
@@ -46,6 +48,14 @@ class JoinMetrics:
             "tenuto_label_memory_bytes", "Memory of waiting labels", ["partition"],
             registry=registry,
         )  # fmt: skip
+        self.snapshot_bytes = Gauge(
+            "tenuto_snapshot_memory_bytes", "Memory of waiting snapshots", ["partition"],
+            registry=registry,
+        )  # fmt: skip
+        self.bound = Gauge(
+            "tenuto_join_max_bytes", "What may wait in memory, all partitions together",
+            registry=registry,
+        )  # fmt: skip
         self.reads = ReadMetrics(registry)
 
     def took_snapshots(self, batch: Batch, accepted: AcceptedSnapshots) -> None:
@@ -80,10 +90,20 @@ class JoinMetrics:
                 for delay_ms in rows.column(label.delay).drop_null().to_pylist():
                     delay.observe(delay_ms / 1000.0)
 
-    def holds(self, line: DelayLine) -> None:
-        """Account for what waits in memory."""
+    def holds(self, line: DelayLine) -> int:
+        """Account for what waits in memory; returns its bytes."""
+        label_bytes = line.memory.nbytes
         self.waiting.labels(line.partition).set(len(line.waiting))
-        self.label_bytes.labels(line.partition).set(line.memory.nbytes)
+        self.label_bytes.labels(line.partition).set(label_bytes)
+        self.snapshot_bytes.labels(line.partition).set(line.waiting_bytes)
+        return label_bytes + line.waiting_bytes
+
+    def forget(self, partitions: Collection[TP]) -> None:
+        """Say nothing more of partitions that another worker has now."""
+        self.reads.forget(partitions)
+        for number in {str(tp.partition) for tp in partitions}:
+            for gauge in (self.waiting, self.label_bytes, self.snapshot_bytes):
+                gauge.remove(number)
 
     def dropped(self, dropped: Dropped) -> None:
         """Account for labels that an eviction dropped."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from tenuto.features.durations import duration_text
 from tenuto.features.events import Event
 from tenuto.snapshot.delay_line import DelayLine, Emission
 from tenuto.snapshot.label_memory import LabelBatch
@@ -32,8 +33,14 @@ logger = logging.getLogger(__name__)
 
 # Snapshots are read late: so many bytes of them wait in memory, for each partition, at most.
 WAITING_BYTES = 16 << 20
-# How far labels may be read ahead of what the first waiting snapshot needs.
+# How far labels may be read ahead of what the first waiting snapshot needs, and from which share
+# of the memory's bound on they may not.
 AHEAD_MS = 120_000
+TIGHT_SHARE = 0.9
+
+
+class JoinMemoryError(RuntimeError):
+    """More waits in memory than may, and none of it may be dropped: the mend is in the text."""
 
 
 class SamplesOut(Protocol):
@@ -57,6 +64,7 @@ class JoinWorker:
         scores: names of the served scores that samples show.
         judged: events that nobody else judges, because no feature counts them.
         metrics: of this process.
+        max_bytes: labels and snapshots that may wait in memory, all partitions together.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class JoinWorker:
         judged: Collection[str],
         scores: Sequence[str],
         metrics: JoinMetrics,
+        max_bytes: int = 4 << 30,
     ) -> None:
         self.delivery: Delivery | None = None
         self._stream = stream
@@ -88,10 +97,12 @@ class JoinWorker:
         self._judged = frozenset(judged)
         self._scores = tuple(scores)
         self._metrics = metrics
+        self._metrics.bound.set(max_bytes)
+        self._max_bytes = max_bytes
+        self._tight = False
         self._lines: dict[int, DelayLine] = {}
         self._topics = {codec.event.name: topic for topic, codec in codecs.items()}
         self._paused: set[TP] = set()
-        self._behind: dict[int, bool] = {}
         self._lock = asyncio.Lock()
 
     @property
@@ -129,7 +140,7 @@ class JoinWorker:
             for tp in partitions:
                 self._lines.pop(tp.partition, None)
                 self._paused.discard(tp)
-            self._metrics.reads.forget(partitions)
+            self._metrics.forget(partitions)
 
     async def _start(self, numbers: Collection[int]) -> dict[TP, int]:
         snapshots = [TP(self._snapshots_topic, number) for number in numbers]
@@ -153,7 +164,6 @@ class JoinWorker:
                 self._stream, self._events, rules, number, start, arrival_ms, self._scores
             )
             positions[tp] = max(start, begin)
-            self._behind[number] = positions[tp] < extents[tp].end
             oldest_ms = arrival_ms - rules.snapshot_lateness_ms - rules.future_ms
             since.update(dict.fromkeys(self._label_tps([number]), oldest_ms))
         first = await self._log.first_since(since)
@@ -193,13 +203,30 @@ class JoinWorker:
         async with self._lock:
             for line in self._lines.values():
                 await self._tell(line)
-                self._metrics.holds(line)
+
+    async def weigh(self) -> None:
+        """Look at how much waits in memory, against the bound.
+
+        Raises:
+            JoinMemoryError: it is more than the bound. Nothing is lost: the next start goes on.
+        """
+        async with self._lock:
+            held = sum(self._metrics.holds(line) for line in self._lines.values())
+            self._tight = held > TIGHT_SHARE * self._max_bytes
+            if held > self._max_bytes:
+                horizon = duration_text(self._stream.horizon_ms(self._limits.rules.lateness_ms))
+                raise JoinMemoryError(
+                    f"sample stream {self._stream.name!r}: labels and snapshots of "
+                    f"{len(self._lines)} partitions that wait take {held >> 20} MB, and "
+                    f"workers.join_memory_mb is {self._max_bytes >> 20}: none of them may be "
+                    f"dropped before its horizon of {horizon}: raise it, run more joiners, or "
+                    "declare shorter windows"
+                )
 
     async def _take_snapshots(self, line: DelayLine, batch: Batch) -> None:
         accepted = judge_snapshots(self._snapshot_limits, batch, line.snapshots.arrival_ms)
         if accepted.refused:
             await self._dead_letters.write(accepted.refused)
-        self._behind[batch.partition] = batch.end < batch.log_end
         line.add_snapshots(accepted.placed, batch.end, accepted.arrival_after, ended=accepted.ended)
         self._metrics.took_snapshots(batch, accepted)
 
@@ -236,13 +263,12 @@ class JoinWorker:
     def _pause_or_resume(self, line: DelayLine) -> None:
         assert self.delivery is not None
         number = line.partition
+        margin_ms = 0 if self._tight else AHEAD_MS
         wanted: dict[TP, bool] = {
             TP(self._snapshots_topic, number): line.waiting_bytes > WAITING_BYTES
         }
         for event in line.labels:
-            wanted[TP(self._topics[event], number)] = line.ahead(
-                event, AHEAD_MS, snapshots_behind=self._behind[number]
-            )
+            wanted[TP(self._topics[event], number)] = line.ahead(event, margin_ms)
         pause = {tp for tp, paused in wanted.items() if paused and tp not in self._paused}
         resume = {tp for tp, paused in wanted.items() if not paused and tp in self._paused}
         if pause:

@@ -81,6 +81,7 @@ class WorkerSettings(_Section, frozen=True, kw_only=True):
 
     ``instance`` is a name that a worker keeps over restarts and shares with no other, such as its
     pod's: one that is killed and started again then takes its partitions back at once.
+    ``join_memory_mb`` is what may wait in a joiner, which ends with an error rather than go beyond.
     """
 
     instance: str = ""
@@ -90,6 +91,7 @@ class WorkerSettings(_Section, frozen=True, kw_only=True):
     max_poll_records: Count = 20_000
     session_timeout_s: Seconds = 10.0
     rebalance_timeout_s: Seconds = 30.0
+    join_memory_mb: Count = 4_096
     live: bool = True
 
 
@@ -201,10 +203,11 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits is no TOMLDecodeError, nor is what is nested too deep.
         raise SettingsError(f"{file}: not TOML: {error}") from error
 
 
@@ -279,4 +282,4 @@ def _checked(settings: Settings, origins: Mapping[str, str]) -> Settings:
 def _shown(key: str, value: Any) -> Any:
     if key.rpartition(".")[2] in _SECRETS:
         return "***" if value else ""
-    return without_password(str(value)) if key == "redis.url" else value
+    return without_password(str(value)) if "://" in str(value) else value

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
-from tenuto.cli.context import Context
+from tenuto.cli.context import Context, InputError
 from tenuto.cli.options import metrics_port_option
+
+logger = logging.getLogger(__name__)
 
 
 @click.group()
@@ -19,19 +23,28 @@ def command() -> None:
 @click.pass_obj
 def features(context: Context, reset: bool, metrics_port: int | None) -> None:
     """Keep the windowed features in Redis up to date."""
-    from tenuto.processes import begin, broker_of, limits_of, worker_settings
+    from tenuto.features.store import Store, StoreError
+    from tenuto.processes import begin, broker_of, limits_of, show_retention, worker_settings
     from tenuto.streams.feature_app import feature_app
     from tenuto.streams.worker import run
 
     context.override(workers__metrics_port=metrics_port)
-    client = context.redis()
-    with context.topics():
-        pass
+    client, layout = context.redis(), context.features.layout
+    try:
+        store = Store(client, layout, context.settings.kafka.partitions, context.settings.namespace)
+        policy = store.check().policy
+    except StoreError as error:
+        raise InputError(str(error)) from error
+    with context.topics() as topics:
+        kept = topics.retention([context.names.of(event) for event in layout.topics])
     begin(context.settings, context.log_format)
+    if not policy:
+        logger.warning("redis does not tell its maxmemory-policy: it must be noeviction")
+    show_retention(kept, layout.history_ms)
     app = feature_app(
         context.platform.name,
         events=context.platform.events,
-        layout=context.features.layout,
+        layout=layout,
         broker=broker_of(context.settings),
         client=client,
         limits=limits_of(context.settings),
@@ -65,6 +78,7 @@ def join(context: Context, name: str, metrics_port: int | None) -> None:
         broker=broker_of(context.settings),
         limits=limits_of(context.settings),
         max_snapshot_bytes=context.settings.limits.snapshot_bytes,
+        max_memory_bytes=context.settings.workers.join_memory_mb << 20,
         **worker_settings(context.settings),
     )
     run(app)

@@ -97,5 +97,5 @@ def test_a_whole_round_tells_how_many_entities_there_are_and_what_they_take(
     held = sweeper.held["item"]
     assert held.entities == pytest.approx(5_000, rel=0.01)
     assert 5_000 * SHORT.layout.view(ITEM).size < held.bytes < before
-    used, most = churning.store.memory()
-    assert (used > held.bytes, most) == (True, 0)
+    health = churning.store.health()
+    assert (health.used_bytes > held.bytes, health.max_bytes) == (True, 0)

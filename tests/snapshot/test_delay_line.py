@@ -77,3 +77,30 @@ def test_a_snapshot_is_final_only_after_its_horizon(line: DelayLine) -> None:
     assert list(line.emit()) == []
     labels_read_to(line, T + HORIZON_MS + 1)
     assert len(list(line.emit())) == 1
+
+
+def test_labels_are_read_no_further_than_the_next_snapshot_can_need_though_none_comes(
+    line: DelayLine,
+) -> None:
+    line.add_snapshots([], 5, T)
+    labels_read_to(line, T + HORIZON_MS)
+    assert not line.ahead("plays", 0)
+    labels_read_to(line, T + HORIZON_MS + 1)
+    assert line.ahead("plays", 0)
+    assert not line.ahead("plays", 1)
+    line.add_snapshots([snapshot_at(5, T + 60_000)], 6, T + 60_000)
+    assert not line.ahead("plays", 0)
+
+
+def test_a_snapshot_waits_without_its_log_positions_and_shares_its_columns(
+    line: DelayLine,
+) -> None:
+    placed = [snapshot_at(offset, T) for offset in (0, 1)]
+    for one in placed:
+        assert one.snapshot.log.partitions == 1
+        one.snapshot.columns.append(("ctr", "0" * 16))
+    line.add_snapshots(placed, 2, T)
+    first, second = (one.snapshot for one in line.waiting)
+    assert first.log.partitions == 0
+    assert second.columns is first.columns
+    assert second.columns == placed[1].snapshot.columns
