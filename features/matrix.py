@@ -66,6 +66,15 @@ class Matrix:
     query: str
 
     @property
+    def rebuilding(self) -> bool:
+        """Whether any value is being rebuilt after a loss: low sums then mean nothing."""
+        return bool((self.states == State.REBUILDING).any())
+
+    def share(self, state: State) -> float:
+        """Share of the values that are in a state, 0 to 1; 0 where there is no value."""
+        return float((self.states == state).mean()) if self.states.size else 0.0
+
+    @property
     def names(self) -> list[str]:
         return [column.name for column in self.columns]
 

@@ -28,6 +28,8 @@ PROGRESS_DTYPE = np.dtype(
 ENTRY_BYTES = PROGRESS_DTYPE.itemsize
 NO_ARRIVAL = 0
 """Arrival before any record."""
+UNKNOWN_ARRIVAL = 2**63 - 1
+"""Arrival at an origin before which records were deleted and after which none has come yet."""
 
 
 class PartitionCountError(RuntimeError):
@@ -41,7 +43,8 @@ class Entry:
     Attributes:
         incarnation: 16 bytes that name this life of the topic.
         origin: first offset that the store was built from.
-        origin_arrival: arrival of the record at ``origin`` (0 when unknown or at the log's start).
+        origin_arrival: arrival of the record at ``origin``, which no record before it exceeds;
+            0 where nothing is missing before it, ``UNKNOWN_ARRIVAL`` until one has come.
         next: every record before this offset is applied.
         arrival: maximum record timestamp before ``next``, epoch ms.
         rebuild_until: while ``next`` is below this offset, values are being rebuilt.

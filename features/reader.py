@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,7 @@ from tenuto.features.store import key_prefix
 from tenuto.features.sums import Ints, ViewSums
 from tenuto.features.windows import Window
 
-_MISSING, _STALE, _REBUILDING = (
-    np.uint8(state) for state in (State.MISSING, State.STALE, State.REBUILDING)
-)
+_FRESH, _MISSING, _STALE, _REBUILDING = (np.uint8(state) for state in State)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +72,8 @@ class Reader:
             (f, [self._topic_index[t] for t in f.topics], f.fresh_within_ms, f.window_ms)
             for f in features.features
         ]
+        # That an entity was never seen follows from all that its longest window counts.
+        self._seen_by = {view.entity: self._seeing(view) for view in self.layout.views}
 
     def context(self, given: Mapping[str, Any], n: int) -> dict[str, Any]:
         """Check context against its declaration.
@@ -154,18 +154,32 @@ class Reader:
         formed = np.empty((n, len(self.features.features)))
         lag_ms, rebuilding = self._streams(entries, as_of_ms)
         column_states = np.zeros(formed.shape[1], np.uint8)
-        for index, (feature, fed, fresh_within_ms, window_ms) in enumerate(self._formed):
-            formed[:, index] = self._values(feature, read)
+        unseen_states = np.zeros(formed.shape, np.uint8)
+
+        def state_of(fed: Iterable[int], fresh_within_ms: int, window_ms: int) -> np.uint8:
+            found = _FRESH
             for topic in fed:
                 behind, joined_ms = rebuilding[topic]
+                # What is missing was before the origin, and its time at most that much later.
                 if behind or joined_ms > as_of_ms - window_ms:
-                    column_states[index] = _REBUILDING
-                    break
+                    return _REBUILDING
                 if lag_ms[topic] > fresh_within_ms:
-                    column_states[index] = _STALE
+                    found = _STALE
+            return found
+
+        for index, (feature, fed, fresh_within_ms, window_ms) in enumerate(self._formed):
+            formed[:, index] = self._values(feature, read)
+            column_states[index] = state_of(fed, fresh_within_ms, window_ms)
+            counter = feature.missing_with
+            if counter is not None:
+                seeing, longest_ms = self._seen_by[counter.entity]
+                unseen = state_of(seeing, fresh_within_ms, longest_ms)
+                if unseen > column_states[index]:
+                    unseen_states[:, index] = ~read.known(counter) * unseen
         matrix = canonical(formed)
         # Of several states the highest holds.
         states = np.maximum(np.isnan(formed) * _MISSING, column_states)
+        states = np.maximum(states, unseen_states)
         stamp = Stamp(self.layout.topics, entries)
         return Matrix(
             items,
@@ -180,6 +194,11 @@ class Reader:
             request.query,
         )
 
+    def _seeing(self, view: View) -> tuple[list[int], int]:
+        ring = view.rings[view.longest]
+        events = {cell.measure.event.name for cell in ring.cells}
+        return [self._topic_index[event] for event in sorted(events)], ring.window.length_ms
+
     @staticmethod
     def _values(feature: Feature, read: _Moment) -> Floats:
         column = feature.values(read)
@@ -193,13 +212,16 @@ class Reader:
     ) -> tuple[list[int], list[tuple[bool, int]]]:
         """Per topic: how far its slowest partition lies behind, and whether it is being rebuilt.
 
-        The second is (not all there yet, arrival at which the log was joined).
+        The second is (not all there yet, what is missing was before that time).
         """
         lag = (as_of_ms - entries["arrival"]).max(axis=1).tolist()
         absent = entries["incarnation"] == b""
         behind = (absent | (entries["next"] < entries["rebuild_until"])).any(axis=1).tolist()
-        joined = np.where(entries["origin"] > 0, entries["origin_arrival"], 0)
-        return lag, list(zip(behind, joined.max(axis=1).tolist(), strict=True))
+        # A record before the origin arrived no later, and may say that it is of the future.
+        joined = np.where(entries["origin"] > 0, entries["origin_arrival"], 0).max(axis=1).tolist()
+        future_ms = self.layout.rules.future_ms
+        missing_before = [at + future_ms if at else 0 for at in joined]
+        return lag, list(zip(behind, missing_before, strict=True))
 
 
 class _Moment:

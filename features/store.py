@@ -43,6 +43,22 @@ class Elsewhere(Exception):  # noqa: N818 - not an error: the caller goes where 
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """What a Redis says of itself.
+
+    Attributes:
+        policy: its maxmemory-policy; empty where it does not say.
+        evicted_keys: since its start or ``CONFIG RESETSTAT``.
+        used_bytes, max_bytes: its memory; a maximum of 0 is none.
+    """
+
+    policy: str
+    evicted_keys: int
+    used_bytes: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     """One partition of one topic, as progress knows it."""
 
@@ -73,7 +89,8 @@ class PreparedBatch:
     Attributes:
         entry: progress before it.
         entities: how many it touches.
-        calls: of each chunk still to be applied, the number of keys, and keys and arguments.
+        calls: of each chunk still to be applied, the number of keys, and keys and arguments;
+            ``run`` takes each away once it is applied.
     """
 
     slot: Slot
@@ -122,26 +139,41 @@ class Store:
         index = self.layout.topics.index(topic) * self.partitions + partition
         return Slot(topic, partition, index * ENTRY_BYTES)
 
-    def check(self) -> None:
+    def check(self) -> Health:
         """Refuse a Redis that may evict keys: counts would vanish while positions stay.
+
+        A Redis that forbids INFO to this user cannot be checked: its ``policy`` is empty.
 
         Raises:
             StoreError: its policy is not ``noeviction``, or keys were evicted already.
         """
-        policy = self.client.info("memory").get("maxmemory_policy")
-        if policy not in (None, "noeviction"):
-            raise StoreError(f"redis: maxmemory-policy is {policy}: must be noeviction")
-        evicted = self.client.info("stats").get("evicted_keys", 0)
-        if evicted:
+        health = self.health()
+        if health.policy not in ("", "noeviction"):
             raise StoreError(
-                f"redis: evicted_keys is {evicted}: counts are gone while positions stayed; "
-                "FLUSHDB, and the workers rebuild from the log"
+                f"redis: maxmemory-policy is {health.policy}: must be noeviction "
+                "(CONFIG SET maxmemory-policy noeviction)"
             )
+        if health.evicted_keys:
+            raise StoreError(
+                f"redis: evicted_keys is {health.evicted_keys}: counts are gone while positions "
+                "stayed; FLUSHDB and CONFIG RESETSTAT (or start it empty), and the workers rebuild "
+                "from the log"
+            )
+        return health
 
-    def memory(self) -> tuple[int, int]:
-        """Bytes that Redis uses, all of it, and ``maxmemory`` (0 for none)."""
-        info = cast("dict[str, int]", self.client.info("memory"))
-        return int(info["used_memory"]), int(info.get("maxmemory", 0))
+    def health(self) -> Health:
+        """What Redis says of its memory; needs INFO, and no CONFIG."""
+        try:
+            memory = self.client.info("memory")
+            stats = self.client.info("stats")
+        except redis.exceptions.NoPermissionError:
+            return Health("", 0, 0, 0)
+        return Health(
+            str(memory.get("maxmemory_policy", "")),
+            int(stats.get("evicted_keys", 0)),
+            int(memory.get("used_memory", 0)),
+            int(memory.get("maxmemory", 0)),
+        )
 
     def entry(self, slot: Slot) -> Entry | None:
         """Where a partition stands; None when the store does not know it."""
@@ -170,15 +202,16 @@ class Store:
     ) -> Entry:
         """Enter a partition that the store does not know; another worker's entry wins."""
         new = Entry(incarnation, origin, origin_arrival, origin, arrival, rebuild_until)
-        return self.replace(slot, None, new)
+        # Over nothing it is written, and something is returned otherwise.
+        return cast(Entry, self.replace(slot, None, new))
 
-    def replace(self, slot: Slot, expected: Entry | None, new: Entry) -> Entry:
+    def replace(self, slot: Slot, expected: Entry | None, new: Entry) -> Entry | None:
         """Put an entry in the place of the expected one; returns what stands there after."""
         before = b"" if expected is None else expected.pack()
         size = len(self.layout.topics) * self.partitions * ENTRY_BYTES
         arguments: list[Any] = [slot.at, before, new.pack(), size]
         _, entry = self._replace(keys=[self.progress_key], args=arguments)
-        return cast(Entry, Entry.unpack(entry))
+        return Entry.unpack(entry)
 
     def prepare(
         self, slot: Slot, entry: Entry, end: int, arrival: int, deltas: Deltas
@@ -207,16 +240,20 @@ class Store:
     def run(self, prepared: PreparedBatch) -> Entry:
         """Apply a batch from where progress stands, chunk by chunk, each reply awaited.
 
+        Where Redis refuses a chunk, nothing of it is written, and another ``run`` goes on there.
+
         Returns:
             The entry after the last chunk, which is ``prepared.after``.
 
         Raises:
             Elsewhere: another worker, or a loss of Redis, has moved progress.
+            redis.ResponseError: Redis is out of memory, say.
         """
-        for n_keys, packed in prepared.calls:
-            applied, raw = self._apply(n_keys, _ARGUMENTS, packed)
+        while prepared.calls:
+            applied, raw = self._apply(prepared.calls[0][0], _ARGUMENTS, prepared.calls[0][1])
             if not applied:
                 raise Elsewhere(Entry.unpack(raw))
+            del prepared.calls[0]
         return prepared.after
 
     def apply(self, slot: Slot, entry: Entry, end: int, arrival: int, deltas: Deltas) -> Entry:

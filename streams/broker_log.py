@@ -38,7 +38,6 @@ class BrokerLog:
         self._options = dict(options)
         self._incarnation = incarnation
         self._consumer: AIOKafkaConsumer | None = None
-        self._incarnations: dict[str, bytes] = {}
 
     async def start(self) -> None:
         """Connect."""
@@ -51,10 +50,8 @@ class BrokerLog:
             await self._consumer.stop()
 
     async def incarnation(self, topic: str) -> bytes:
-        """16 bytes that name this life of the topic; asked once."""
-        if topic not in self._incarnations:
-            self._incarnations[topic] = await asyncio.to_thread(self._incarnation, topic)
-        return self._incarnations[topic]
+        """16 bytes that name this life of the topic; asked anew, for it may have been recreated."""
+        return await asyncio.to_thread(self._incarnation, topic)
 
     async def extents(self, partitions: Collection[TP]) -> dict[TP, Extent]:
         """Where each partition begins and ends now."""

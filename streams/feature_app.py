@@ -18,6 +18,7 @@ from tenuto.streams.door import Limits
 from tenuto.streams.feature_metrics import FeatureMetrics
 from tenuto.streams.feature_progress import FeatureProgress
 from tenuto.streams.feature_worker import FeatureWorker
+from tenuto.streams.full_store import FullStore
 from tenuto.streams.process import Beats, Broker, Connections, Opening, close_with, repeat
 from tenuto.streams.transport import install_batches
 from tenuto.streams.worker import faust_app
@@ -25,7 +26,7 @@ from tenuto.streams.worker import faust_app
 logger = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 1.0
-MEASURE_EVERY_S = 5.0
+GUARD_EVERY_S = 5.0
 # As long as much is found, sweeping takes half of the time.
 SWEEP_EVERY_S = 0.1
 SWEEP_MOST_S = 0.1
@@ -59,10 +60,11 @@ def feature_app(
     app = faust_app(group, **broker.connection.faust(), **faust_settings)
     connections = Connections(broker)
     store = Store(client, layout, limits.n_partitions, broker.topics.namespace)
-    progress = FeatureProgress(store, connections.log, topics, reset=reset)
-    codecs = {topics[event.name]: EventCodec(event) for event in fed}
     metrics = FeatureMetrics()
-    worker = FeatureWorker(store, progress, codecs, limits, connections, metrics)
+    full = FullStore(metrics.store_full)
+    progress = FeatureProgress(store, connections.log, topics, full, reset=reset)
+    codecs = {topics[event.name]: EventCodec(event) for event in fed}
+    worker = FeatureWorker(store, progress, codecs, limits, connections, metrics, full)
     worker.delivery = install_batches(app, Opening(connections, worker))
     everything = [TP(topic, p) for topic in topics.values() for p in range(limits.n_partitions)]
     beats = Beats(
@@ -81,12 +83,12 @@ def feature_app(
 
     repeat(app, WATCH_EVERY_S, worker.watch)
     repeat(app, SWEEP_EVERY_S, lambda: worker.sweep(everything, SWEEP_MOST_S))
-    repeat(app, MEASURE_EVERY_S, worker.measure)
+    repeat(app, GUARD_EVERY_S, worker.guard)
 
     @app.on_before_shutdown.connect
     async def finish(*_: Any, **__: Any) -> None:
         try:
-            await worker.flush()
+            await worker.finish()
         except redis.RedisError as error:
             # Whoever comes next goes on in the middle of it.
             logger.warning("the batch in hand was not finished: %s", error)

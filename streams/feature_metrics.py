@@ -12,6 +12,7 @@ from tenuto.streams.batches import Batch
 from tenuto.streams.door import Accepted
 from tenuto.streams.headers import sent_at_ms
 from tenuto.streams.read_metrics import ReadMetrics
+from tenuto.streams.rebuild_metrics import RebuildMetrics
 
 FRESHNESS_BUCKETS_S = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0,
@@ -57,6 +58,15 @@ class FeatureMetrics:
             ["event"],
             buckets=FRESHNESS_BUCKETS_S, registry=registry,
         )  # fmt: skip
+        self.missed = Counter(
+            "tenuto_events_missed", "Offsets that retention deleted before they were read",
+            ["topic"], registry=registry,
+        )  # fmt: skip
+        self.store_full = Gauge(
+            "tenuto_store_full", "1 while the worker waits for Redis to have memory",
+            registry=registry,
+        )  # fmt: skip
+        self.rebuilds = RebuildMetrics(registry)
         self.reads = ReadMetrics(registry)
 
     def holds(self, held: Mapping[str, Held]) -> None:

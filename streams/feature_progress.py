@@ -10,11 +10,13 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 
-from tenuto.features.progress import NO_ARRIVAL, Entry
-from tenuto.features.store import Slot, Store, StoreError
+from tenuto.features.progress import NO_ARRIVAL, UNKNOWN_ARRIVAL, Entry
+from tenuto.features.store import Elsewhere, Slot, Store, StoreError
 from tenuto.streams.batches import TP
 from tenuto.streams.broker_log import BrokerLog, Extent
+from tenuto.streams.full_store import FullStore
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +28,24 @@ class FeatureProgress:
         store: the state.
         log: the broker's side.
         topics: topic name on the broker by event name.
+        full: waits while the store takes no writes.
         reset: begin anew where the store belongs to another life of a topic, instead of refusing.
     """
 
     def __init__(
-        self, store: Store, log: BrokerLog, topics: Mapping[str, str], *, reset: bool = False
+        self,
+        store: Store,
+        log: BrokerLog,
+        topics: Mapping[str, str],
+        full: FullStore,
+        *,
+        reset: bool = False,
     ) -> None:
         self.store = store
         self.log = log
         self.entries: dict[TP, Entry] = {}
         self._event_of = {topic: event for event, topic in topics.items()}
+        self._full = full
         self._reset = reset
 
     def slot(self, tp: TP) -> Slot:
@@ -44,17 +54,26 @@ class FeatureProgress:
     async def enter(self, partitions: Collection[TP]) -> dict[TP, int]:
         """Where to read each partition from, entering those that the store does not know.
 
+        Where the log begins later than that, reading finds out, and ``move_origin`` says it.
+
         Raises:
             StoreError: the store has read another life of a topic, or further than it reaches.
         """
+        topics = sorted({tp.topic for tp in partitions})
+        asked = await asyncio.gather(*map(self.log.incarnation, topics))
+        lives = dict(zip(topics, asked, strict=True))
         extents = await self.log.extents(partitions)
         known = await self._entries(partitions)
-        absent = [tp for tp in partitions if known[tp] is None]
-        begun = await self._begin({tp: extents[tp] for tp in absent}) if absent else {}
         for tp in partitions:
-            entry = begun.get(tp) or known[tp]
-            assert entry is not None
-            self.entries[tp] = await self._checked(tp, entry, extents[tp])
+            entry = known[tp]
+            if entry is not None:
+                entry = await self._checked(tp, entry, lives[tp.topic], extents[tp])
+            known[tp] = entry
+        absent = {tp: extents[tp] for tp in partitions if known[tp] is None}
+        begun = await self._begin(absent, lives) if absent else {}
+        for tp in partitions:
+            entry = known[tp] or begun[tp]
+            self.entries[tp] = entry
         return {tp: self.entries[tp].next for tp in partitions}
 
     def leave(self, partitions: Collection[TP]) -> None:
@@ -66,23 +85,48 @@ class FeatureProgress:
         """Partitions whose entry in the store is lower than known, or gone: where to go back to.
 
         An idle partition must notice a loss of Redis too, so this is asked every second.
+
+        Raises:
+            StoreError: as ``enter``.
         """
-        held = list(self.entries)
-        back: dict[TP, int] = {}
-        if not held:
-            return back
-        seen = await self._entries(held)
-        gone = [tp for tp in held if seen[tp] is None]
-        if gone:
-            logger.warning("redis has lost its positions: rebuilding %d partitions", len(gone))
-            back.update(await self.enter(gone))
-        for tp in held:
-            entry = seen[tp]
-            if entry is not None and entry.next < self.entries[tp].next:
-                logger.warning("redis is older for %s[%d]: back to %d", *tp, entry.next)
-                self.entries[tp] = entry
-                back[tp] = entry.next
-        return back
+        if not self.entries:
+            return {}
+        seen = await self._entries(list(self.entries))
+        moved = []
+        for tp, known in self.entries.items():
+            found = seen[tp]
+            if found is None:
+                logger.warning("redis has lost its position in %s[%d]: rebuilding", *tp)
+            elif found.incarnation != known.incarnation or found.next < known.next:
+                logger.warning("redis is older for %s[%d]: back to %d", *tp, found.next)
+            else:
+                continue
+            moved.append(tp)
+        return await self.enter(moved) if moved else {}
+
+    async def move_origin(self, tp: TP, origin: int, arrival: int) -> None:
+        """Declare that records before ``origin`` were deleted before they were read.
+
+        Values say ``rebuilding`` until nothing that is missing lies in their windows. What a batch
+        in progress has added up to beyond ``origin`` is there: the batch is finished without what
+        is missing, or it would be added twice.
+
+        Args:
+            origin: the first record that was left.
+            arrival: of that record, or ``UNKNOWN_ARRIVAL`` where there is none yet.
+
+        Raises:
+            Elsewhere: the store has lost the entry meanwhile.
+        """
+        entry = self.entries[tp]
+        moved = replace(entry, origin=origin, origin_arrival=max(arrival, entry.arrival))
+        if origin >= entry.batch_end:
+            moved = replace(moved, next=max(origin, entry.next), batch_end=0, chunks=0, done=0)
+        write = partial(self.store.replace, self.slot(tp), entry, moved)
+        found = await self._full.through(write)
+        if found is None:
+            raise Elsewhere(None)
+        self.entries[tp] = found
 
     async def _entries(self, partitions: Collection[TP]) -> dict[TP, Entry | None]:
         tps = list(partitions)
@@ -90,53 +134,50 @@ class FeatureProgress:
         entries = await asyncio.to_thread(self.store.entries, slots)
         return dict(zip(tps, entries, strict=True))
 
-    async def _begin(self, extents: Mapping[TP, Extent]) -> dict[TP, Entry]:
+    async def _begin(
+        self, extents: Mapping[TP, Extent], lives: Mapping[str, bytes]
+    ) -> dict[TP, Entry]:
         """Enter partitions at the first record that a window can still need."""
+        newest = {tp: e.last.timestamp if e.last else 0 for tp, e in extents.items()}
         history_ms = self.store.layout.history_ms
-        wanted = {
-            tp: (extent.last.timestamp if extent.last else 0) - history_ms
-            for tp, extent in extents.items()
-        }
-        first = await self.log.first_since(wanted)
+        first = await self.log.first_since({tp: ms - history_ms for tp, ms in newest.items()})
         begun = {}
         for tp, extent in extents.items():
-            origin, arrival = first.get(tp, (extent.begin, NO_ARRIVAL))
-            origin = max(extent.begin, min(origin, extent.end))
-            begun[tp] = await asyncio.to_thread(
-                self.store.begin,
-                self.slot(tp),
-                await self.log.incarnation(tp.topic),
-                origin,
+            # Where the broker does not say, or has deleted the record since: all that is left.
+            origin, arrival = first.get(tp, (0, 0))
+            if not (extent.begin <= origin < extent.end and arrival):
+                origin, arrival = extent.begin, UNKNOWN_ARRIVAL
+            if origin == 0:
                 # Where nothing is left out, nothing is missing from a window.
-                arrival if origin > 0 else NO_ARRIVAL,
+                arrival = NO_ARRIVAL
+            elif origin == extent.begin and arrival > newest[tp] - history_ms:
+                logger.warning(
+                    "%s[%d] begins at %d, within the longest window: its values say rebuilding "
+                    "until that window has passed; keep more of the topic (retention.ms)",
+                    *tp, origin,
+                )  # fmt: skip
+            write = partial(
+                self.store.begin, self.slot(tp), lives[tp.topic], origin, arrival,
                 rebuild_until=extent.end,
-            )
+            )  # fmt: skip
+            begun[tp] = await self._full.through(write)
         return begun
 
-    async def _checked(self, tp: TP, entry: Entry, extent: Extent) -> Entry:
-        life = await self.log.incarnation(tp.topic)
+    async def _checked(self, tp: TP, entry: Entry, life: bytes, extent: Extent) -> Entry | None:
+        """The entry, or None where it was deleted because it is of another log."""
         where = f"redis {self.store.prefix.decode()} has read {tp.topic}[{tp.partition}]"
-        if entry.incarnation != life or entry.next > extent.end:
-            other = "of another life of the topic" if entry.incarnation != life else (
-                f"up to {entry.next}, and the log ends at {extent.end}"
-            )  # fmt: skip
-            if not self._reset:
-                raise StoreError(f"{where} {other}: restart with --reset to rebuild from this log")
-            logger.warning("%s %s: rebuilding", where, other)
-            await asyncio.to_thread(self.store.clear)
-            begun = await self._begin({tp: extent})
-            return begun[tp]
-        if entry.next < extent.begin:
-            logger.warning("%s up to %d, and the log begins at %d", where, entry.next, extent.begin)
-            first = (await self.log.first_since({tp: 0})).get(tp, (extent.begin, entry.arrival))
-            moved = replace(
-                entry,
-                origin=extent.begin,
-                origin_arrival=max(first[1], entry.arrival),
-                next=extent.begin,
-                batch_end=0,
-                chunks=0,
-                done=0,
-            )
-            return await asyncio.to_thread(self.store.replace, self.slot(tp), entry, moved)
-        return entry
+        if entry.incarnation != life:
+            other = "of another life of the topic"
+        elif entry.next > extent.end:
+            # Another worker may have gone on since the end was asked for.
+            extent = (await self.log.extents([tp]))[tp]
+            if entry.next <= extent.end:
+                return entry
+            other = f"up to {entry.next}, and the log ends at {extent.end}"
+        else:
+            return entry
+        if not self._reset:
+            raise StoreError(f"{where} {other}: restart with --reset to rebuild from this log")
+        logger.warning("%s %s: rebuilding", where, other)
+        await asyncio.to_thread(self.store.clear)
+        return None

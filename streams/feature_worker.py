@@ -10,10 +10,13 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+import redis
+
 from tenuto.features.aggregate import Aggregator
-from tenuto.features.progress import Entry
+from tenuto.features.progress import UNKNOWN_ARRIVAL, Entry
 from tenuto.features.store import Elsewhere, PreparedBatch, Store
 from tenuto.features.sweeper import Sweeper
 from tenuto.streams.batches import TP, Batch, Delivery
@@ -21,6 +24,7 @@ from tenuto.streams.codec import EventCodec
 from tenuto.streams.door import Accepted, Limits, judge
 from tenuto.streams.feature_metrics import FeatureMetrics
 from tenuto.streams.feature_progress import FeatureProgress
+from tenuto.streams.full_store import FullStore, StoreFullError, is_full
 from tenuto.streams.intervals import cut, joined
 from tenuto.streams.refusals import Refusal
 
@@ -53,6 +57,7 @@ class FeatureWorker:
         limits: what a record must satisfy.
         dead_letters: for what is refused; written before progress moves past it.
         metrics: of this process.
+        full: waits while the store takes no writes.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class FeatureWorker:
         limits: Limits,
         dead_letters: DeadLetters,
         metrics: FeatureMetrics,
+        full: FullStore,
     ) -> None:
         self.store = store
         self.progress = progress
@@ -71,6 +77,7 @@ class FeatureWorker:
         self._limits = limits
         self._dead_letters = dead_letters
         self._metrics = metrics
+        self._full = full
         self._aggregator = Aggregator(store.layout)
         self._sweeper = Sweeper(store)
         # Parts of a batch that another worker began and that did not come in one fetch.
@@ -85,11 +92,13 @@ class FeatureWorker:
     async def start_positions(self, partitions: set[TP]) -> Mapping[TP, int]:
         async with self._lock:
             await self._land()
-            await asyncio.to_thread(self.store.check)
+            self._full.stay()
+            await self.guard()
             self._parts.clear()
             return await self.progress.enter(partitions)
 
     async def on_revoked(self, partitions: set[TP]) -> None:
+        self._full.leave()
         async with self._lock:
             await self._land()
             self.progress.leave(partitions)
@@ -114,11 +123,20 @@ class FeatureWorker:
                         return
                 except Elsewhere as elsewhere:
                     await self._follow(batch.tp, elsewhere)
+                except StoreFullError:
+                    if not self._full.leaving:
+                        raise
+                    return
 
     async def flush(self) -> None:
         """Return once everything that was taken is applied, or its partition read again."""
         async with self._lock:
             await self._land()
+
+    async def finish(self) -> None:
+        """As ``flush``, but a batch for which Redis has no memory is left to the next worker."""
+        self._full.leave()
+        await self.flush()
 
     async def watch(self) -> None:
         """Notice a loss of Redis and read again what it has lost."""
@@ -130,6 +148,16 @@ class FeatureWorker:
                 self._parts.pop(tp, None)
                 self._metrics.rewinds.inc()
                 await self.delivery.seek(tp, offset)
+            self._metrics.rebuilds.show(self.progress.entries)
+
+    async def guard(self) -> None:
+        """Look how full Redis is, and whether it evicts or has evicted.
+
+        Raises:
+            StoreError: it does, or has: counts are gone while positions stayed.
+        """
+        health = await asyncio.to_thread(self.store.check)
+        self._metrics.fills(health.used_bytes, health.max_bytes)
 
     async def sweep(self, all_partitions: Collection[TP], most_s: float = 0.0) -> int:
         """Delete what no reader can see: a small step, more while there is much; keys deleted."""
@@ -143,14 +171,15 @@ class FeatureWorker:
         self._metrics.holds(self._sweeper.held)
         return deleted
 
-    async def measure(self) -> None:
-        """Show how full Redis is."""
-        self._metrics.fills(*await asyncio.to_thread(self.store.memory))
-
     async def _take(self, batch: Batch) -> bool:
         """Whether the batch is dealt with; otherwise progress has moved under it: look again."""
         tp = batch.tp
         entry = self._expected(tp)
+        if _is_behind_a_gap(batch, entry):
+            if not await self._land():
+                self._metrics.missed.labels(tp.topic).inc(batch.start + batch.missed - entry.next)
+                await self.progress.move_origin(tp, batch.start + batch.missed, _first_ms(batch))
+            return False
         held = self._parts.get(tp, [])
         whole = joined([*held, batch]) if held and held[-1].end == batch.start else batch
         if whole.end <= entry.next:
@@ -164,6 +193,11 @@ class FeatureWorker:
             # Begun by a worker that is gone: it is cut into the same chunks only as a whole.
             self._parts[tp] = [cut(whole, entry.next, whole.end)]
             return True
+        if entry.origin_arrival == UNKNOWN_ARRIVAL and len(whole):
+            if not await self._land():
+                known = cut(whole, entry.next, whole.end)
+                await self.progress.move_origin(tp, entry.origin, _first_ms(known))
+            return False
         begun_end = entry.batch_end or whole.end
         if not await self._apply(cut(whole, entry.next, begun_end), entry):
             return False
@@ -192,13 +226,18 @@ class FeatureWorker:
             return False
         if accepted.refused:
             await self._dead_letters.write(accepted.refused)
-        if len(prepared.calls) > 1:
-            self._flight = _Flight(prepared, batch, accepted)
-            self._flight.task = asyncio.create_task(self._fly(self._flight))
-        else:
-            # One short script: handing it to a thread would take longer.
-            self.store.run(prepared)
-            self._applied(prepared, batch, accepted)
+        if len(prepared.calls) <= 1:
+            try:
+                # One short script: handing it to a thread would take longer.
+                self.store.run(prepared)
+            except redis.ResponseError as error:
+                if not is_full(error):
+                    raise
+            else:
+                self._applied(prepared, batch, accepted)
+                return True
+        self._flight = _Flight(prepared, batch, accepted)
+        self._flight.task = asyncio.create_task(self._fly(self._flight))
         return True
 
     def _expected(self, tp: TP) -> Entry:
@@ -209,9 +248,14 @@ class FeatureWorker:
 
     async def _fly(self, flight: _Flight) -> None:
         try:
-            await asyncio.to_thread(self.store.run, flight.prepared)
+            await self._full.through(partial(self.store.run, flight.prepared))
         except Elsewhere as elsewhere:
             await self._follow(flight.batch.tp, elsewhere)
+        except StoreFullError:
+            if not self._full.leaving:
+                raise
+            # Where it stands is asked again before anything more is read.
+            logger.warning("%s[%d]: left in the middle of a batch", *flight.batch.tp)
         else:
             self._applied(flight.prepared, flight.batch, flight.accepted)
         self._flight = None
@@ -243,3 +287,14 @@ class FeatureWorker:
             offset = elsewhere.entry.next
         logger.info("%s[%d]: progress stands at %d, reading on from there", *tp, offset)
         await self.delivery.seek(tp, offset)
+
+
+def _is_behind_a_gap(batch: Batch, entry: Entry) -> bool:
+    """Whether the log has begun beyond where progress stands, and the entry does not say so."""
+    begin = batch.start + batch.missed
+    return batch.missed > 0 and begin > entry.next and begin > entry.origin
+
+
+def _first_ms(batch: Batch) -> int:
+    """Arrival of a batch's first record, as far as the batch says it."""
+    return int(batch.timestamps_ms[0]) if len(batch) else UNKNOWN_ARRIVAL

@@ -25,6 +25,7 @@ from tenuto.features.events import Event
 from tenuto.snapshot.labels import SampleStream
 from tenuto.streams.connection import KafkaConnection
 from tenuto.streams.reach import other_protocol, reach
+from tenuto.streams.retention import Retention
 from tenuto.streams.topic_names import TopicNames
 
 Clock = Literal["broker", "driver"]
@@ -226,6 +227,17 @@ class Topics:
                 f"{topic}: the broker gives topics no id: use Apache Kafka 2.8 or newer"
             )
         return life.bytes
+
+    def retention(self, names: Sequence[str]) -> list[Retention]:
+        """What the broker keeps of each of these topics, as far as it says."""
+        found = self._settings(names)
+        kept = []
+        for name in names:
+            settings = found.get(name, {})
+            ms = settings.get("retention.ms")
+            size = int(settings.get("retention.bytes", -1))
+            kept.append(Retention(name, None if ms is None else int(ms), size))
+        return kept
 
     def delete(self, topics: Sequence[Topic]) -> None:
         """Delete those that are there and wait until they are gone.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
-from prometheus_client import disable_created_metrics, start_http_server
+from prometheus_client import REGISTRY, disable_created_metrics, start_http_server
 
 from tenuto import logs
 from tenuto.settings import Settings
 from tenuto.streams.door import Limits
 from tenuto.streams.process import Broker
+from tenuto.streams.rebuild_metrics import retention_metrics
+from tenuto.streams.retention import Retention, shortfalls
 from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import Sizes, Topics
 
@@ -60,3 +63,10 @@ def begin(settings: Settings, log_format: str) -> None:
     if workers.metrics_port:
         start_http_server(workers.metrics_port, workers.metrics_host)
         logger.info("metrics on %s:%d", workers.metrics_host, workers.metrics_port)
+
+
+def show_retention(kept: Sequence[Retention], needed_ms: int) -> None:
+    """Warn of topics that keep less than a rebuild of Redis must read, and show both in metrics."""
+    for line in shortfalls(kept, needed_ms):
+        logger.warning("%s", line)
+    retention_metrics(REGISTRY, needed_ms / 1000.0, {topic.topic: topic.seconds for topic in kept})

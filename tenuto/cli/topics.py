@@ -12,6 +12,7 @@ from tenuto.cli.context import Context, InputError
 @click.pass_obj
 def command(context: Context, check_only: bool) -> None:
     """Create the topics with the right partitions and settings, and check existing ones."""
+    from tenuto.streams.retention import shortfalls
     from tenuto.streams.topics import TopicError
 
     wanted = context.topic_plan()
@@ -25,6 +26,10 @@ def command(context: Context, check_only: bool) -> None:
             for name in created:
                 click.echo(f"created {name}")
         findings = topics.check(wanted)
+        layout = context.features.layout
+        kept = topics.retention([context.names.of(event) for event in layout.topics])
+    for line in shortfalls(kept, layout.history_ms):
+        click.echo(f"warning: {line}", err=True)
     for line in findings.unchecked:
         click.echo(f"not checked: {line}")
     for line in findings.problems:

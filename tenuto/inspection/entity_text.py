@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tenuto.features.durations import duration_text
+from tenuto.features.progress import UNKNOWN_ARRIVAL
 from tenuto.inspection.entities import EntityReport, StreamReport, ViewReport
 from tenuto.inspection.text import moment, span, table
 
@@ -54,5 +55,11 @@ def _stream_row(stream: StreamReport) -> tuple[str, ...]:
         "" if stream.slowest is None else f"[{stream.slowest}]",
         "" if stream.behind_ms is None else span(stream.behind_ms),
         f"{rebuilding} and {more} more" if more > 0 else rebuilding or "no",
-        moment(stream.joined_ms) if stream.joined_ms else "its start",
+        _joined(stream.joined_ms),
     )
+
+
+def _joined(joined_ms: int) -> str:
+    if joined_ms == UNKNOWN_ARRIVAL:
+        return "unknown until a record comes"
+    return moment(joined_ms) if joined_ms else "its start"

@@ -25,6 +25,7 @@ from tenuto.streams.door import Limits
 from tenuto.streams.feature_metrics import FeatureMetrics
 from tenuto.streams.feature_progress import FeatureProgress
 from tenuto.streams.feature_worker import FeatureWorker
+from tenuto.streams.full_store import FullStore
 from tenuto.streams.refusals import Refusal
 
 START_MS = 1_700_000_000_000
@@ -93,10 +94,11 @@ class Logged:
 
 
 def worker(store: Store, log: Any) -> FeatureWorker:
-    progress = FeatureProgress(store, log, {TOPIC: TOPIC})
-    codecs = {TOPIC: EventCodec(video.clicks)}
     metrics = FeatureMetrics(CollectorRegistry())
-    made = FeatureWorker(store, progress, codecs, Limits(1), log, metrics)
+    full = FullStore(metrics.store_full, every_s=0.01)
+    progress = FeatureProgress(store, log, {TOPIC: TOPIC}, full)
+    codecs = {TOPIC: EventCodec(video.clicks)}
+    made = FeatureWorker(store, progress, codecs, Limits(1), log, metrics, full)
     made.delivery = log
     return made
 
