@@ -36,12 +36,14 @@ class Findings:
         found: how many are wrong, by check and kind.
         shown: the first :data:`SHOWN` of each check and kind.
         unverifiable: what the log no longer reaches, by check: neither right nor wrong.
+        waiting: what is not due yet, by check.
     """
 
     checked: Counter[str] = field(default_factory=Counter)
     found: Counter[tuple[str, Kind]] = field(default_factory=Counter)
     shown: list[Finding] = field(default_factory=list)
     unverifiable: Counter[str] = field(default_factory=Counter)
+    waiting: Counter[str] = field(default_factory=Counter)
 
     def equal(self, check: str, n: int = 1) -> None:
         """Count ``n`` comparisons that were equal."""
@@ -66,7 +68,9 @@ class Findings:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        checks = sorted({*self.checked, *self.unverifiable, *(check for check, _ in self.found)})
+        checks = sorted(
+            {*self.checked, *self.unverifiable, *self.waiting, *(check for check, _ in self.found)}
+        )
         return {
             "clean": self.clean,
             **{kind: self.of(kind) for kind in KINDS},
@@ -79,7 +83,7 @@ class Findings:
 
     def table(self) -> str:
         """A table of counts, and the first findings explained."""
-        heads = ("checked", "equal", *KINDS, "unverifiable")
+        heads = ("checked", "equal", *KINDS, "waiting", "unverifiable")
         checks = self.to_json()["checks"]
         width = max([len(check) for check in checks] + [5])
         lines = [f"{'check':<{width}}" + "".join(f"{head:>14}" for head in heads)]
@@ -93,5 +97,10 @@ class Findings:
         wrong: dict[str, int] = {kind: self.found[check, kind] for kind in KINDS}
         checked = self.checked[check]
         equal = checked - wrong["mismatching"] - wrong["leaking"]
-        return {"checked": checked, "equal": equal, **wrong,
-                "unverifiable": self.unverifiable[check]}  # fmt: skip
+        return {
+            "checked": checked,
+            "equal": equal,
+            **wrong,
+            "waiting": self.waiting[check],
+            "unverifiable": self.unverifiable[check],
+        }

@@ -6,7 +6,7 @@ Loops over single records, slow and plain, after DESIGN's words; it shares no co
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tenuto.snapshot.labels import Label, SampleStream
 
@@ -27,9 +27,12 @@ class LabelEvent(Protocol):
     def fields(self) -> Mapping[str, Any]: ...
 
 
-def by_request(events: Iterable[LabelEvent]) -> dict[str, list[LabelEvent]]:
+Placed = TypeVar("Placed", bound=LabelEvent)
+
+
+def by_request(events: Iterable[Placed]) -> dict[str, list[Placed]]:
     """Events by their request, in the order given."""
-    found: dict[str, list[LabelEvent]] = {}
+    found: dict[str, list[Placed]] = {}
     for event in events:
         found.setdefault(event.fields["request_id"], []).append(event)
     return found
@@ -50,9 +53,9 @@ def slot_of(fields: Mapping[str, Any], shown: Slots) -> int | None:
     return None
 
 
-def row_events(events: Iterable[LabelEvent], shown: Slots) -> list[list[LabelEvent]]:
+def row_events(events: Iterable[Placed], shown: Slots) -> list[list[Placed]]:
     """The events of one request, by the shown item that each is about."""
-    rows: list[list[LabelEvent]] = [[] for _ in shown]
+    rows: list[list[Placed]] = [[] for _ in shown]
     for event in events:
         slot = slot_of(event.fields, shown)
         if slot is not None:
