@@ -5,14 +5,71 @@ What is compared, and how, is in ``tenuto.snapshot.audit``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from tenuto.platform import Platform
 from tenuto.settings import Settings
+from tenuto.snapshot.audit.audit import audit
 from tenuto.snapshot.audit.declared import Declared
+from tenuto.snapshot.audit.findings import Findings
 from tenuto.snapshot.audit.log import RecordedLog
 from tenuto.snapshot.audit.recording import recording_order
 from tenuto.streams.recording import record
 from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import Topics
+
+
+class AuditError(ValueError):
+    """A log that cannot be audited: what of it does not fit the application or its settings."""
+
+
+def record_log(platform: Platform, settings: Settings) -> RecordedLog:
+    """Everything that the topics of the settings' namespace hold now.
+
+    Raises:
+        CredentialsError: Kafka refuses the user, the password or the mechanism.
+        UnavailableError: it does not answer.
+        LookupError, TopicError: a topic is not there.
+        TimeoutError, KafkaError: it cannot be read.
+    """
+    names = TopicNames(settings.namespace)
+    with Topics(settings.kafka) as admin:
+        return record(
+            settings.kafka.kafka_python(),
+            [(short, names.of(short)) for short in _order(platform)],
+            admin.incarnation,
+            partitions=settings.kafka.partitions,
+        )
+
+
+def audit_log(
+    platform: Platform,
+    settings: Settings,
+    log: RecordedLog,
+    *,
+    share: float = 1.0,
+    files: Mapping[str, Path] | None = None,
+    strict: bool = False,
+) -> Findings:
+    """Audit a log with an application's declarations; arguments as ``snapshot.audit.audit`` says.
+
+    Raises:
+        AuditError: the log is of another application, or has no snapshot to compare.
+    """
+    for name in _order(platform):
+        topic = log.topics.get(name)
+        if topic is None:
+            raise AuditError(f"the log has no topic {name}, which app {settings.app} declares")
+        if name != "dead-letters" and len(topic.partitions) != log.partitions:
+            raise AuditError(
+                f"{name}: has {len(topic.partitions)} partitions, not {log.partitions}: set "
+                "kafka.partitions to what the topics were made with"
+            )
+    findings = audit(declared(platform, settings), log, share=share, files=files, strict=strict)
+    if not findings.snapshots and findings.clean:
+        raise AuditError("0 snapshots to compare: nothing to audit")
+    return findings
 
 
 def declared(platform: Platform, settings: Settings) -> Declared:
@@ -29,23 +86,7 @@ def declared(platform: Platform, settings: Settings) -> Declared:
     )
 
 
-def record_log(platform: Platform, settings: Settings) -> RecordedLog:
-    """Everything that the topics of the settings' namespace hold now.
-
-    Raises:
-        CredentialsError: Kafka refuses the user, the password or the mechanism.
-        UnavailableError: it does not answer.
-        LookupError, TopicError: a topic is not there.
-        TimeoutError, KafkaError: it cannot be read.
-    """
-    names = TopicNames(settings.namespace)
-    order = recording_order(
+def _order(platform: Platform) -> list[str]:
+    return recording_order(
         [event.name for event in platform.events], [stream.topic for stream in platform.samples]
     )
-    with Topics(settings.kafka) as admin:
-        return record(
-            settings.kafka.kafka_python(),
-            [(short, names.of(short)) for short in order],
-            admin.incarnation,
-            partitions=settings.kafka.partitions,
-        )

@@ -78,6 +78,7 @@ def audit(
     for partition in snapshots.accepted:
         for snapshot in partition:
             compare = in_share(snapshot.fields["request_id"], share)
+            findings.snapshots += compare
             for stream in streams:
                 stream.check(snapshot, compare=compare)
     for stream in streams:

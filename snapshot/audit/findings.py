@@ -37,6 +37,7 @@ class Findings:
         shown: the first :data:`SHOWN` of each check and kind.
         unverifiable: what the log no longer reaches, by check: neither right nor wrong.
         waiting: what is not due yet, by check.
+        snapshots: how many were compared, whatever came of it; without any nothing is proven.
     """
 
     checked: Counter[str] = field(default_factory=Counter)
@@ -44,6 +45,7 @@ class Findings:
     shown: list[Finding] = field(default_factory=list)
     unverifiable: Counter[str] = field(default_factory=Counter)
     waiting: Counter[str] = field(default_factory=Counter)
+    snapshots: int = 0
 
     def equal(self, check: str, n: int = 1) -> None:
         """Count ``n`` comparisons that were equal."""
@@ -73,6 +75,7 @@ class Findings:
         )
         return {
             "clean": self.clean,
+            "snapshots": self.snapshots,
             **{kind: self.of(kind) for kind in KINDS},
             "checks": {check: self._counts(check) for check in checks},
             "findings": [

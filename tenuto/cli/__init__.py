@@ -17,6 +17,7 @@ import click
 from tenuto.cli.context import Context, InputError, NoServerError
 
 COMMANDS = {
+    "audit": "audit",
     "checkpoints": "checkpoints",
     "config": "config",
     "dead-letters": "dead_letters",

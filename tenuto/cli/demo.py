@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from tenuto.cli.audit import verdict
 from tenuto.cli.context import Context
 from tenuto.cli.live import LiveTable
 from tenuto.cli.runs import (
@@ -20,6 +21,7 @@ from tenuto.cli.runs import (
     write_figures,
 )
 from tenuto.features.connection import without_password
+from tenuto.snapshot.audit.findings import Findings
 
 OUT = Path(".tenuto/demo")
 NAMESPACE = "demo"
@@ -63,16 +65,25 @@ def command(
         table.close()
         write_figures(demo.figures, json_file)
         click.echo(_summary(run, demo, OUT / "samples", keep=bool(keep)))
+        audits.append(demo.figures["audit"])
         while keep:
             time.sleep(1.0)
 
+    audits: list[Findings] = []
     table = LiveTable(DEMO_SPEED)
     training = live_training(context, OUT / "checkpoints")
     crashes = [Crash("features", 0.4)]
     if training is not None:
         crashes.append(Crash(TRAINER, 0.6))
     with run_options(
-        context, OUT / "samples", NAMESPACE, "10s", training=training, **stack
+        context,
+        OUT / "samples",
+        NAMESPACE,
+        "10s",
+        training=training,
+        audit=True,
+        record=OUT / "log",
+        **stack,
     ) as options:
         try:
             with table:
@@ -87,9 +98,11 @@ def command(
                 )
         except KeyboardInterrupt:
             click.echo(f"stopped after {time.monotonic() - started:.0f} s")
+    if any(not findings.clean for findings in audits):
+        sys.exit(1)
 
 
-# Starting, the pre-roll, the crash and the sink's end take this much of the time.
+# Starting, the pre-roll, the crash, the sink's end and the audit take this much of the time.
 _OVERHEAD_S = 45.0
 
 
@@ -115,6 +128,7 @@ def _summary(run: Any, demo: Any, out: Path, *, keep: bool) -> str:
         )
     if "checkpoints" in f:
         lines += ["", *_learnt(f)]
+    lines += ["", verdict(f["audit"])]
     partitions = run.settings.kafka.partitions
     polars = (
         f"import polars as pl; print(pl.read_parquet('{out}/day=*/**/*.parquet')"
@@ -126,6 +140,7 @@ def _summary(run: Any, demo: Any, out: Path, *, keep: bool) -> str:
         "to paste:",
         f'  {python} -c "{polars}"',
         f"  TENUTO_KAFKA__PARTITIONS={partitions} {python} -m tenuto {inspect}",
+        f"  {python} -m tenuto audit --log {out.parent / 'log'} --samples {out}",
         f"  {python} -m tenuto replay YOUR_LOG.parquet --dry-run",
     ]
     lines.append("servers stay up; ^C ends them" if keep else "(inspect needs the servers: --keep)")

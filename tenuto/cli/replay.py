@@ -12,8 +12,10 @@ import click
 from tenuto.cli.context import Context, InputError
 from tenuto.cli.runs import (
     as_of_training,
+    audit_options,
     empty,
     empty_store,
+    judge,
     run_options,
     stack_options,
     write_figures,
@@ -35,6 +37,7 @@ from tenuto.cli.runs import (
     help="keep the checkpoints of --train there",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="figures go there")
+@audit_options
 @stack_options
 @click.pass_obj
 def command(
@@ -84,6 +87,7 @@ def command(
             options = replace(options, training=as_of_training(context, store))
         figures = replay(source, options)
     click.echo(write_figures(figures, json_file))
+    judge(figures)
 
 
 def _on_error(text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import click
 import orjson
 
+from tenuto.audit import AuditError
+from tenuto.cli.audit import verdict
 from tenuto.cli.context import Context, InputError, NoServerError
 from tenuto.drive.run import RunOptions, Training, run_settings
 from tenuto.drive.workers import WorkerFailedError
@@ -43,6 +46,22 @@ def stack_options(command: F) -> F:
     return command
 
 
+def audit_options(command: F) -> F:
+    """``--audit`` and ``--record``."""
+    options = (
+        click.option(
+            "--audit", is_flag=True,
+            help="compute all again from the log in another way; exit with 1 where it differs",
+        ),
+        click.option(
+            "--record", type=click.Path(path_type=Path), help="keep the log there, for an audit"
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def check_events(context: Context, events: Iterable[Event]) -> None:
     """Refuse an application that does not declare what a simulation sends.
 
@@ -69,12 +88,18 @@ def run_options(
     partitions: int,
     logs: Path | None,
     training: Training | None = None,
+    audit: bool = False,
+    record: Path | None = None,
 ) -> Iterator[RunOptions]:
     """What a run is given; turns what can go wrong with its servers into one line."""
     try:
         duration_ms(freshness)
     except ValueError as error:
         raise InputError(f"--freshness: {error}") from error
+    if record is not None and record.exists() and not is_empty(record):
+        raise InputError(
+            f"--record {record}: there is something already: choose an empty directory"
+        )
     context.override(stack__kafka_home=kafka_home)
     kind = kind or context.settings.stack.kind
     settings = run_settings(context.settings, namespace=namespace, partitions=partitions)
@@ -82,8 +107,10 @@ def run_options(
         work_dir = logs or Path(temporary)
         start: Any = None if kind == "existing" else kind
         try:
-            yield RunOptions(settings, context.platform, out, work_dir, freshness, start, training)
-        except (StackError, WorkerFailedError, CredentialsError) as error:
+            yield RunOptions(
+                settings, context.platform, out, work_dir, freshness, start, training, audit, record
+            )
+        except (StackError, WorkerFailedError, CredentialsError, AuditError) as error:
             raise InputError(str(error)) from error
         except (UnavailableError, BrokerUnavailableError) as error:
             raise NoServerError(str(error)) from error
@@ -109,9 +136,25 @@ def as_of_training(context: Context, store: Path) -> Training:
     return Training("as_of", store)
 
 
+def is_empty(path: Path) -> bool:
+    """Whether a path is a directory with nothing in it."""
+    return path.is_dir() and not any(path.iterdir())
+
+
+def judge(figures: dict[str, Any]) -> None:
+    """Show what a run's audit found, on stderr, and end the process where that is not clean."""
+    findings = figures.get("audit")
+    if findings is not None:
+        click.echo(verdict(findings), err=True)
+        if not findings.clean:
+            sys.exit(1)
+
+
 def write_figures(figures: dict[str, Any], json_file: Path | None) -> str:
     """A run's figures as JSON text, in ``json_file`` too where one is given."""
-    text = orjson.dumps(figures, option=orjson.OPT_INDENT_2).decode()
+    text = orjson.dumps(
+        figures, option=orjson.OPT_INDENT_2, default=lambda findings: findings.to_json()
+    ).decode()
     if json_file is not None:
         json_file.write_text(text + "\n")
     return text

@@ -10,9 +10,11 @@ import click
 
 from tenuto.cli.context import Context, InputError
 from tenuto.cli.runs import (
+    audit_options,
     check_events,
     empty,
     empty_store,
+    judge,
     live_training,
     run_options,
     stack_options,
@@ -33,6 +35,7 @@ from tenuto.cli.runs import (
     help="learn along, order slates by the ranker, and keep its checkpoints there",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="figures go there")
+@audit_options
 @stack_options
 @click.pass_obj
 def command(
@@ -70,3 +73,4 @@ def command(
     ) as options:
         figures = simulate(options, Simulator(settings)).figures
     click.echo(write_figures(figures, json_file))
+    judge(figures)

@@ -124,7 +124,7 @@ def simulate(
                 "checkpoint_wait_p50_ms": round(float(np.median(simulation.ranker.waits_ms)), 1),
                 **click_rates(options.samples_dir(run.trained_stream)),
             }
-        demo = Demo(summary, request_id)
+        demo = Demo(summary | run.audit(), request_id)
         before_stop(run, demo)
     return demo
 

@@ -24,7 +24,7 @@ def replay(
         on_boundary: called after each boundary; a crash test kills workers in it.
 
     Returns:
-        Figures, as written to the JSON file.
+        Figures, as written to the JSON file; under ``audit`` the findings, where it was asked for.
     """
     started = time.monotonic()
     with Run(options) as run:
@@ -34,6 +34,7 @@ def replay(
         learnt = run.wait_for_training() if options.training is not None else {}
         workers = run.workers.all_restarts()
         letters = run.dead_letters()
+        judged = run.audit()
     return {
         **figures(counts, started),
         "samples_dirs": {
@@ -45,4 +46,5 @@ def replay(
         "skipped_rows": dict(log.problems.by_reason),
         "restarts": workers,
         **learnt,
+        **judged,
     }

@@ -17,6 +17,7 @@ import orjson
 import redis
 
 from tenuto import local
+from tenuto.audit import audit_log, record_log
 from tenuto.drive.driver import (
     Counts,
     Driver,
@@ -37,6 +38,8 @@ from tenuto.features.store import Store
 from tenuto.local.processes import free_port
 from tenuto.platform import Platform
 from tenuto.settings import Settings, environment
+from tenuto.snapshot.audit.findings import Findings
+from tenuto.snapshot.audit.recording import write_recording
 from tenuto.streams.dead_letters import count_by_reason, read
 from tenuto.streams.outbox import Outbox
 from tenuto.streams.topic_names import TopicNames
@@ -78,6 +81,8 @@ class RunOptions:
         freshness: distance of the boundaries, such as ``"10s"``.
         start_stack: kind of local stack to start, None to use the servers of the settings.
         training: of a ranker, from the sample stream that has the tasks' labels.
+        audit: whether what came of it is audited before the servers stop.
+        record: folder that the log is kept in.
     """
 
     settings: Settings
@@ -87,6 +92,8 @@ class RunOptions:
     freshness: str = "10s"
     start_stack: local.Kind | None = "embedded"
     training: Training | None = None
+    audit: bool = False
+    record: Path | None = None
 
     def samples_dir(self, stream: str) -> Path:
         """Where a sample stream's files go: ``out_dir`` itself for the default one."""
@@ -258,6 +265,25 @@ class Run:
         """Wait until every snapshot is joined and its rows are in their files."""
         for stream in self.platform.samples:
             self.workers.wait(f"sink-{stream.name}", timeout_s)
+
+    def audit(self) -> dict[str, Findings]:
+        """Record and audit where the options ask for it: findings as ``{"audit": …}``, else none.
+
+        The samples must be waited for before.
+
+        Raises:
+            RecordingError: the folder of the recording is not empty.
+        """
+        options = self.options
+        if not options.audit and options.record is None:
+            return {}
+        log = record_log(self.platform, self.settings)
+        if options.record is not None:
+            write_recording(log, options.record)
+        if not options.audit:
+            return {}
+        files = {stream.name: options.samples_dir(stream.name) for stream in self.platform.samples}
+        return {"audit": audit_log(self.platform, self.settings, log, files=files, strict=True)}
 
     def wait_for_training(self, timeout_s: float = 300.0) -> dict[str, Any]:
         """Wait until the trainer has learnt all samples; its figures."""

@@ -47,14 +47,21 @@ def test_the_demo_loses_and_doubles_nothing_when_its_workers_are_killed(tmp_path
         assert figures[name] == 0, name
     assert figures["events"] > figures["snapshots"] > 100
     assert figures["freshness_p50_ms"] <= figures["freshness_p99_ms"]
-    polars, inspect, replay = run.stdout.partition("to paste:\n")[2].splitlines()[:3]
+    polars, inspect, audit, replay = run.stdout.partition("to paste:\n")[2].splitlines()[:4]
     assert "inspect request r" in inspect
+    assert figures["audit"]["clean"]
+    assert figures["audit"]["snapshots"] == figures["snapshots"]
     assert "replay" in replay
     pasted = subprocess.run(
         polars, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert pasted.returncode == 0, pasted.stderr
     assert "ranker" in pasted.stdout
+    again = subprocess.run(
+        audit, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"{figures['snapshots']:,} snapshots audited: clean" in again.stdout
 
 
 def test_an_interrupt_stops_the_demo_and_its_children(tmp_path: Path) -> None:
