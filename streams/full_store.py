@@ -27,6 +27,8 @@ class StoreFullError(StoreError):
 
 def is_full(error: Exception) -> bool:
     """Whether Redis refused a write because its memory is full."""
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return True
     # An old Redis wraps what stopped a script into an error of its own.
     return isinstance(error, redis.ResponseError) and "OOM command not allowed" in str(error)
 
