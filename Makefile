@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint types imports format clean
+.PHONY: help demo test fuzz lint types imports format clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -15,6 +15,9 @@ demo: $(VENV)/local ## two minutes of the whole loop: events, features, snapshot
 
 test: $(VENV)/dev ## all tests (Apache Kafka's run where KAFKA_HOME names one)
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+fuzz: $(VENV)/dev ## INPUTS=1000000 SEED=1: hostile input into every decoder; not in make test
+	$(BIN)/python tests/fuzz/fuzz.py --inputs $(or $(INPUTS),1000000) --seed $(or $(SEED),1)
 
 lint: $(VENV)/dev ## ruff
 	$(BIN)/ruff format --check .

@@ -76,8 +76,11 @@ class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be printed."""
-    parts = urlsplit(url)
+    """A URL as it may be printed: of Redis, or of a store of checkpoints."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition('://')[0][:20]}://***"
     if "@" in url and "@" not in parts.netloc:
         # A password with an unquoted / or # in it: where it ends is anybody's guess.
         return f"{parts.scheme}://***"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tenuto.features.deadline import StoreUnavailableError
 from tenuto.features.entities import Measure
 from tenuto.features.layout import Ring, View
 from tenuto.features.positions import POSITION_BUCKETS
@@ -23,6 +24,10 @@ _WORD_BYTES = 4
 
 class AsOfTooOldError(ValueError):
     """``as_of`` lies further behind the newest applied event than the rings reach."""
+
+
+class DamagedValueError(StoreUnavailableError):
+    """A stored string that is not of its layout: somebody else wrote it, or it was cut off."""
 
 
 class ViewSums:
@@ -38,6 +43,7 @@ class ViewSums:
 
     Raises:
         AsOfTooOldError: the moment lies behind what the rings still hold.
+        DamagedValueError: a value is not of the view's size.
     """
 
     def __init__(self, view: View, values: Sequence[bytes | None], as_of_ms: int) -> None:
@@ -45,6 +51,14 @@ class ViewSums:
         self.n = len(values)
         empty = bytes(view.size)
         stored = b"".join([value or empty for value in values])
+        # Each for itself: two wrong sizes may add up to a right one, and shift what lies between.
+        odd = set(map(len, filter(None, values))) - {view.size}
+        if odd:
+            raise DamagedValueError(
+                f"redis: a value of {odd.pop()} bytes for a {view.entity.name}, must be "
+                f"{view.size}: not written by these workers: delete the keys of this layout and "
+                "let the workers rebuild them"
+            )
         # Everything is 32-bit words, a sum two of them. Adding up words as integers wider than
         # they are is exact, and needs one conversion for all rings.
         words = np.frombuffer(stored, ">u4").astype(np.int64)

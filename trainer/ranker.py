@@ -17,7 +17,7 @@ from tenuto.features.matrix import Matrix
 from tenuto.features.schema import Column
 from tenuto.trainer.dictionary import RARE
 from tenuto.trainer.model import tensors as named
-from tenuto.trainer.model.network import Network
+from tenuto.trainer.model.network import Network, main_shapes
 from tenuto.trainer.model.outputs import probabilities
 from tenuto.trainer.spec import ModelSpec
 
@@ -92,6 +92,9 @@ class Ranker:
         Raises:
             TensorError: a tensor is missing, or of another shape or type than the spec's.
         """
+        # A spec may claim any size: what it claims is there already, or nothing is made of it.
+        for name, main in main_shapes(spec).items():
+            named.take(tensors, named.NETWORK + name, main, torch.float32)
         network = Network(spec).requires_grad_(False)
         named.into_network(network, tensors)
         tables = {}

@@ -184,7 +184,7 @@ def as_text(raw: pa.Array) -> tuple[pa.Array, np.ndarray]:
         return pc.cast(whole, _TEXT), bad
     try:
         return pc.cast(raw, _TEXT), np.zeros(len(raw), bool)
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         decoded = [_decoded(one) for one in raw.to_pylist()]
         bad = np.array([text is None for text in decoded], bool) & _mask(pc.is_valid(raw))
         return pa.array(decoded, _TEXT), bad

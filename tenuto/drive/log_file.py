@@ -28,6 +28,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
 BATCH_ROWS = 65_536
 BLOCK_BYTES = 8 * 2**20
+MAX_HEADER = 2**20
 NUMBER = "row"
 """Name of the column of :attr:`LogRows.table` that holds the row numbers."""
 
@@ -66,8 +67,14 @@ def header_of(path: str | Path) -> list[str]:
             with opened(
                 path, "rt", encoding="utf-8-sig", errors="backslashreplace", newline=""
             ) as text:
-                names = next(csv.reader(text, delimiter=DELIMITERS[_suffix(path)]), [])
-    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowInvalid) as error:
+                # Of a bound length: a small .gz may hold a line of gigabytes.
+                line = text.readline(MAX_HEADER)
+                if len(line) == MAX_HEADER:
+                    raise InteractionLogError(
+                        f"{path}: a header of more than {MAX_HEADER} characters"
+                    )
+                names = next(csv.reader([line], delimiter=DELIMITERS[_suffix(path)]), [])
+    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException, UnicodeError) as error:
         raise InteractionLogError(f"{path}: cannot be read: {error}") from error
     if not names:
         raise InteractionLogError(f"{path}: empty: a log begins with a header")
@@ -99,7 +106,7 @@ def read_rows(path: str | Path, layout: LogLayout, *, on_error: OnError = "raise
             problems.add(misshapen + bad)
             tables.append(table)
             empty_rows += empty
-    except (OSError, EOFError, pa.ArrowInvalid) as error:
+    except (OSError, EOFError, pa.ArrowException, UnicodeError) as error:
         raise InteractionLogError(f"{path}: cannot be read: {error}") from error
     if not tables:
         none = {column.file.name: pa.array([], pa.binary()) for column in layout.columns}

@@ -100,7 +100,8 @@ def read_map(path: str | Path) -> dict[str, FileColumn]:
     """
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        # A number of thousands of digits is no TOMLDecodeError, nor is what is nested too deep.
         raise InteractionLogError(f"{path}: {error}") from error
     entries = document.pop("columns", None)
     if not isinstance(entries, dict) or document:

@@ -27,8 +27,8 @@ from tenuto.snapshot.delay_line import DelayLine
 from tenuto.streams.codec import EventCodec
 from tenuto.streams.dead_letters import letter, parse
 from tenuto.streams.door import Limits, judge
-from tenuto.streams.headers import header, sent_at_ms
-from tenuto.streams.heartbeats import is_end, is_heartbeat
+from tenuto.streams.headers import sent_at_ms
+from tenuto.streams.heartbeats import is_heartbeat
 from tenuto.streams.join_worker import _labels
 from tenuto.streams.refusals import Reason, Refusal
 from tenuto.streams.snapshot_door import judge_snapshots
@@ -258,6 +258,3 @@ def _counted(refusals: list[Refusal], accepted: int, heartbeats: int) -> Outcome
             raise FindingError("a refusal's letter says another reason")
         outcome[refusal.reason.value] += 1
     return outcome
-
-
-__all__ = ["dead_letters", "events", "header", "is_end", "snapshots"]

@@ -16,7 +16,6 @@ from fuzz_mutations import INTEGERS, TEXTS, json_bytes, mutated_bytes, mutated_t
 from fuzz_target import ACCEPTED, Decoder, FindingError, Outcome, refused
 
 from tenuto.presets.video import app
-from tenuto.snapshot.column_names import STATE_SUFFIX
 from tenuto.snapshot.join import label_schema
 from tenuto.snapshot.manifests import SampleFilesError, check_files, read_manifests
 from tenuto.snapshot.sample_directory import SampleDirectory
@@ -255,6 +254,3 @@ def _parquet(rows: pa.RecordBatch) -> bytes:
     except (pa.ArrowException, ValueError):
         return _parquet(sample_rows(10, 4))
     return bytes(sink.getvalue())
-
-
-__all__ = ["STATE_SUFFIX", "manifests", "parquet", "topic_records"]

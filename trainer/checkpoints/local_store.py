@@ -43,7 +43,7 @@ class LocalStore:
         self._refuse_links(path)
         try:
             return os.lstat(self._root / path).st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, path: str, data: bytes) -> None:

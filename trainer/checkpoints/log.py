@@ -8,8 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from tenuto.trainer.checkpoints.errors import CheckpointError, PublishError
+from tenuto.trainer.checkpoints.errors import (
+    CheckpointError,
+    PublishError,
+    SizeMismatchError,
+)
 from tenuto.trainer.checkpoints.manifest import (
+    MAX_MANIFEST_BYTES,
     Announcement,
     check_name,
     decode_announcement,
@@ -41,6 +46,9 @@ class AnnouncementLog:
             OSError: the store does not answer.
         """
         try:
+            size = self._store.size(self._latest)
+            if size is not None and size > MAX_MANIFEST_BYTES:
+                raise SizeMismatchError(f"{self._store.url}/{self._latest}: {size} bytes: too many")
             data = self._store.read(self._latest)
         except FileNotFoundError:
             return None

@@ -23,6 +23,8 @@ from tenuto.trainer.spec import ModelSpec
 
 FORMAT = 1
 PARTS = ("serving", "training")
+MAX_MANIFEST_BYTES = 16 * 2**20
+"""Of a manifest or an announcement; larger ones are not read."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _VERSION = re.compile(r"\d{8}T\d{6}Z-\d{8,}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

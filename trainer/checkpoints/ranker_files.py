@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tenuto.trainer.ranker import Ranker
 
 DICTIONARY = "dictionary"
+_UNUSABLE = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 def ranker_of(manifest: Manifest, part: LoadedPart, place: str) -> Ranker:
@@ -37,7 +38,7 @@ def ranker_of(manifest: Manifest, part: LoadedPart, place: str) -> Ranker:
             if not tensor.isfinite().all():
                 raise ValueError(f"{name}: a weight is not finite")
         return Ranker.load(manifest.spec, tensors, part.documents[DICTIONARY], manifest.version)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except _UNUSABLE as error:
         raise UnusableModelError(
             f"{place}: no ranker can be made of it: {type(error).__name__}: {error}"
         ) from error

@@ -21,6 +21,7 @@ from tenuto.trainer.checkpoints.errors import (
     UnsafePathError,
 )
 from tenuto.trainer.checkpoints.manifest import (
+    MAX_MANIFEST_BYTES,
     Manifest,
     check_name,
     check_version,
@@ -37,6 +38,9 @@ from tenuto.trainer.checkpoints.tensors import (
 logger = logging.getLogger(__name__)
 
 Tensors = dict[str, NDArray[Any]]
+
+MAX_FILE_BYTES = 4 * 2**30
+"""Of one file: a hundred times a model of a million ids. A sparse file costs its owner nothing."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,9 @@ class CheckpointReader:
         """
         path = f"{self.folder(version)}/manifest.json"
         place = f"{self.store.url}/{path}"
+        size = self.store.size(path)
+        if size is not None and size > MAX_MANIFEST_BYTES:
+            raise SizeMismatchError(f"{place}: {size} bytes: at most {MAX_MANIFEST_BYTES} are read")
         data = self._read(path)
         if announced_sha256 and sha256(data) != announced_sha256:
             raise HashMismatchError(
@@ -161,6 +168,10 @@ class CheckpointReader:
         size = self.store.size(full)
         if size is not None and size != entry.bytes:
             raise SizeMismatchError(f"{place}: {size} bytes: its manifest says {entry.bytes}")
+        if entry.bytes > MAX_FILE_BYTES:
+            raise SizeMismatchError(
+                f"{place}: {entry.bytes} bytes: at most {MAX_FILE_BYTES} are read"
+            )
         data = self._read(full)
         found = sha256(data)
         if found != entry.sha256:

@@ -75,7 +75,7 @@ def decode_tensors(data: bytes, place: str) -> dict[str, Array]:
 
     try:
         found: dict[str, Array] = load(data)
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise FormatError(f"{place}: not safetensors: {error}") from error
     return found
 

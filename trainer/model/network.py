@@ -19,6 +19,25 @@ from tenuto.trainer.spec import ModelSpec, Transform
 _EXAMPLE_AGE = Transform("log", 60.0, 1e7)
 
 
+def main_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights in which every size of a spec shows, without making any of them."""
+    settings = spec.settings
+    beside = sum(column.role == "position" for column in spec.columns)
+    columns = len(spec.columns) - beside + settings.example_age
+    width = columns * settings.bucket_size + len(spec.ids) * settings.id_size
+    buckets = settings.buckets + 2
+    shapes: dict[str, tuple[int, ...]] = {
+        "buckets.table": (columns, buckets, settings.bucket_size),
+        "mmoe.hidden": (width, settings.experts, settings.expert_hidden),
+        "mmoe.expert": (settings.experts, settings.expert_hidden, settings.expert_size),
+        "mmoe.tower": (len(spec.heads), settings.expert_size, settings.tower_size),
+        "position.table": (settings.positions + 1, settings.position_size),
+    }
+    if beside:
+        shapes["position.columns.table"] = (beside, buckets, settings.position_size)
+    return shapes
+
+
 class Network(nn.Module):
     """Everything with dense weights.
 

@@ -25,7 +25,11 @@ def handler(request_class: Any, answer: Answer) -> Callable[[Node, Call], Reply]
             request = request_class.decode(memoryview(call.frame)[call.at :], version=version)
         except Exception as error:
             raise MalformedError(f"{request_class.__name__} v{version}: {error}") from error
-        response = answer(node, request, call)
+        try:
+            response = answer(node, request, call)
+        except (AttributeError, TypeError) as error:
+            # kafka-python's tables take null also where Kafka's protocol has a value.
+            raise MalformedError(f"{request_class.__name__} v{version}: {error}") from error
         if not isinstance(response, asyncio.Future):
             return [response.encode(version=version)]
         encoded: asyncio.Future[Buffers] = node.loop.create_future()

@@ -133,6 +133,8 @@ def _parse(node: Node, call: Call) -> _Fetch:
     at += 4
     for _ in range(n_topics):
         (length,) = _SHORT.unpack_from(frame, at)
+        if length < 0:
+            raise MalformedError("Fetch: a topic without a name")
         name = view[at : at + 2 + length]
         at += len(name)
         topic = node.topics.get(str(name[2:], "utf-8"))
@@ -170,7 +172,10 @@ def _end_of(version: int, frame: bytes, at: int) -> int:
         at += 4
         for _ in range(n_topics):
             (length,) = _SHORT.unpack_from(frame, at)
-            (n_partitions,) = _INT.unpack_from(frame, at + 2 + length)
+            (n_partitions,) = _INT.unpack_from(frame, at + 2 + max(length, 0))
+            if length < 0 or n_partitions < 0:
+                # It would lead back to what was read, as often as the client says.
+                raise MalformedError("Fetch: a forgotten topic without a name or partitions")
             at += 2 + length + 4 + 4 * n_partitions
     if version >= 11:
         (length,) = _SHORT.unpack_from(frame, at)

@@ -33,6 +33,9 @@ def produce(node: Node, call: Call) -> Reply:
     out = bytearray(_INT.pack(n_topics))
     for _ in range(n_topics):
         (length,) = _SHORT.unpack_from(frame, at)
+        if length < 0:
+            # It would lead back to what was read, as often as the client says.
+            raise MalformedError("Produce: a topic without a name")
         name_end = at + 2 + length
         (n_partitions,) = _INT.unpack_from(frame, name_end)
         name = str(view[at + 2 : name_end], "utf-8")

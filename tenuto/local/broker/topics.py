@@ -10,6 +10,8 @@ from tenuto.local.broker.errors import Code, RefusedError
 from tenuto.local.broker.partition import Partition
 from tenuto.local.broker.topic_settings import Effective, check
 
+MAX_PARTITIONS = 10_000
+"""Of one topic, and ten times as many of all: each costs memory before it holds a record."""
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -38,6 +40,10 @@ class Topic:
             raise RefusedError(
                 Code.INVALID_PARTITIONS,
                 f"The topic has {len(self.partitions)} partitions: {partitions} is not an increase",
+            )
+        if partitions > MAX_PARTITIONS:
+            raise RefusedError(
+                Code.INVALID_PARTITIONS, f"A topic has at most {MAX_PARTITIONS} partitions here."
             )
         if not validate_only:
             effective = Effective.of(self.settings)
@@ -112,6 +118,13 @@ class Topics:
                 "broker(s) are registered.",
             )
         count = self.partitions_default if partitions == -1 else partitions
+        there = sum(len(topic.partitions) for topic in self._by_name.values())
+        if count > MAX_PARTITIONS or there + count > 10 * MAX_PARTITIONS:
+            raise RefusedError(
+                Code.INVALID_PARTITIONS,
+                f"A topic has at most {MAX_PARTITIONS} partitions here, and all together "
+                f"{10 * MAX_PARTITIONS}.",
+            )
         topic = Topic(name, count, check(settings))
         if not validate_only:
             self._by_name[name] = topic

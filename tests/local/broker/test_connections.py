@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 from kafka import KafkaAdminClient
+from kafka.errors import InvalidPartitionsError
 from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse
 from raw_client import RawClient, fetch_request, produce_request
 from record_batches import batch
@@ -173,3 +174,31 @@ def test_sigterm_ends_it_cleanly_with_clients_that_wait() -> None:
         status = stack._broker._bound.process.wait(10)
         assert status == 0
         assert "Traceback" not in stack.broker_log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("api_key", "version", "body"),
+    [
+        # Two thousand million topics of a name that ends where it begins.
+        (0, 8, struct.pack(">hhiihi", -1, -1, 1, 2**31 - 1, -6, 0) + bytes(16)),
+        (1, 11, struct.pack(">iiiibiiiihi", -1, 0, 0, 9, 0, 0, -1, 0, 2**31 - 1, 0, -2) + bytes(8)),
+        # Topics to forget, with fewer partitions than none.
+        (15, 3, struct.pack(">i", -1) + b"\0"),
+    ],
+    ids=["produce", "fetch", "null"],
+)
+def test_a_count_that_leads_back_ends_the_connection_and_not_the_broker(
+    embedded: local.LocalStack, api_key: int, version: int, body: bytes
+) -> None:
+    with RawClient(embedded.bootstrap) as client:
+        client.socket.sendall(request(api_key, version, body))
+        assert client.is_closed()
+    with RawClient(embedded.bootstrap) as client:
+        assert client.ask(ApiVersionsRequest(), 0).error_code == Code.NONE
+
+
+def test_more_partitions_than_memory_has_are_refused(embedded: local.LocalStack) -> None:
+    with KafkaAdminClient(bootstrap_servers=embedded.bootstrap) as admin:
+        wanted = {"num_partitions": 2**31 - 1, "replication_factor": 1}
+        with pytest.raises(InvalidPartitionsError, match="at most"):
+            admin.create_topics({f"t-{uuid.uuid4().hex[:10]}": wanted})
