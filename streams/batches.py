@@ -27,7 +27,7 @@ class LogTruncatedError(RuntimeError):
     """The log ends before the position that was read up to: it was truncated, or it is another."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Batch:
     """One partition's consecutive records, and the interval of the log that they stand for.
 
@@ -63,6 +63,11 @@ class Batch:
     @property
     def tp(self) -> TP:
         return TP(self.topic, self.partition)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        return sum([len(value) for value in self.values if value is not None])
 
     def __len__(self) -> int:
         return len(self.values)

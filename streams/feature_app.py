@@ -65,7 +65,7 @@ def feature_app(
     progress = FeatureProgress(store, connections.log, topics, full, reset=reset)
     codecs = {topics[event.name]: EventCodec(event) for event in fed}
     worker = FeatureWorker(store, progress, codecs, limits, connections, metrics, full)
-    worker.delivery = install_batches(app, Opening(connections, worker))
+    worker.delivery = install_batches(app, Opening(connections, worker), metrics.reads.in_flight)
     everything = [TP(topic, p) for topic in topics.values() for p in range(limits.n_partitions)]
     beats = Beats(
         app,

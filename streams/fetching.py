@@ -23,6 +23,10 @@ from tenuto.streams.batches import TP, Batch, LogTruncatedError
 
 log = logging.getLogger(__name__)
 
+# Values that one fetch takes, and records between two looks at it.
+MAX_FETCH_BYTES = 16 << 20
+_PIECE = 64
+
 
 class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's consumer thread, which owns aiokafka's consumer: fetches, and seeks between fetches.
@@ -103,9 +107,10 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         # To aiokafka, no partitions would mean all of them.
         if not ready:
             return []
+        room = Room(MAX_FETCH_BYTES)
         for tp, fetched in fetcher._records.items():
             if tp in ready and type(fetched) is FetchResult:
-                fetched.getall = partial(_raw_records, fetched)
+                fetched.getall = partial(_raw_records, fetched, room)
         try:
             with fetcher._subscriptions.fetch_context():
                 records = await fetcher.fetched_records(
@@ -163,15 +168,35 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             self._waiter.set_result(None)
 
 
-def _raw_records(fetched: FetchResult, limit: int) -> list[Any]:
-    """``FetchResult.getall`` without its loop and without a dataclass per record: half the cost."""
+class Room:
+    """How many bytes of values one fetch may still take, over all of its partitions."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self.left = n_bytes
+
+
+def _raw_records(fetched: FetchResult, room: Room, limit: int) -> list[Any]:
+    """``FetchResult.getall`` without its loop and without a dataclass per record: half the cost.
+
+    It ends within a few records of the ``room``, too: what was sent compressed can be far larger
+    than what was fetched. The rest stays as it is for the next fetch.
+    """
+    if room.left <= 0:
+        return []
     if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
         return []
     partition_records = fetched._partition_records
     partition_records._consumer_record = _as_it_is
-    records = list(islice(partition_records._records_iterator, limit))
+    records: list[Any] = []
+    ended = False
+    while not ended and room.left > 0 and len(records) < limit:
+        wanted = min(_PIECE, limit - len(records))
+        piece = list(islice(partition_records._records_iterator, wanted))
+        room.left -= sum([len(record.value) for record in piece if record.value is not None])
+        records += piece
+        ended = len(piece) < wanted
     fetched._update_position()
-    if len(records) < limit:
+    if ended:
         fetched._partition_records = None
     return records
 

@@ -74,7 +74,7 @@ def join_app(
         metrics=metrics,
         max_bytes=max_memory_bytes,
     )
-    worker.delivery = install_batches(app, Opening(connections, worker))
+    worker.delivery = install_batches(app, Opening(connections, worker), metrics.reads.in_flight)
     # A partition that is not being read for now is not silent.
     beats = Beats(
         app,

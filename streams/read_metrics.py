@@ -26,6 +26,10 @@ class ReadMetrics:
         self.dead_letters = Counter(
             "tenuto_dead_letters", "Records refused", ["topic", "reason"], registry=registry
         )
+        self.in_flight = Gauge(
+            "tenuto_in_flight_bytes", "Values of fetched batches that are still in memory",
+            registry=registry,
+        )  # fmt: skip
         self.heartbeats_failed = Counter(
             "tenuto_heartbeats_failed", "Heartbeats that the broker did not take",
             registry=registry,

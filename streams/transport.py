@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from time import monotonic
@@ -18,17 +19,21 @@ import faust
 from faust.transport.consumer import ensure_TPset
 from faust.transport.drivers import aiokafka as driver
 from faust.types import ConsumerMessage
+from prometheus_client import Gauge
 
 from tenuto.streams.batches import TP, Batch, Delivery, Positions
 from tenuto.streams.fetching import BatchThread
 
 
-def install_batches(app: faust.App, positions: Positions) -> Delivery:
+def install_batches(
+    app: faust.App, positions: Positions, in_flight: Gauge | None = None
+) -> Delivery:
     """Make ``app``'s agents read batches, started from ``positions``; call it before the start.
 
     Args:
         app: from ``tenuto.streams.worker.faust_app``, whose topics hand batches on undecoded.
         positions: asked where to start on each assignment.
+        in_flight: told the bytes of the batches that are in memory, whoever holds them.
 
     Raises:
         ValueError: the app would try to decode batches.
@@ -37,6 +42,7 @@ def install_batches(app: faust.App, positions: Positions) -> Delivery:
         raise ValueError(f"app {app.conf.id!r} decodes its messages: build it with faust_app()")
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     app.transport.positions = positions
+    app.transport.in_flight = in_flight
     return _Delivery(app)
 
 
@@ -128,6 +134,11 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
             await self.wait(self.can_resume_flow)
 
     def _message(self, batch: Batch) -> _BatchMessage:
+        in_flight = self.transport.in_flight
+        if in_flight is not None:
+            n_bytes = batch.nbytes
+            in_flight.inc(n_bytes)
+            weakref.finalize(batch, in_flight.dec, n_bytes).atexit = False
         ticket = _Ticket(batch.end, batch.generation)
         self._in_flight.setdefault(batch.tp, deque()).append(ticket)
         return _BatchMessage(batch, ticket, self.app.consumer_generation_id)
@@ -184,6 +195,7 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]
 
     Consumer = BatchConsumer
     positions: Positions
+    in_flight: Gauge | None = None
 
 
 class _Delivery:

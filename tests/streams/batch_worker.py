@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tenuto.streams import fetching
 from tenuto.streams.batches import TP, Batch
 from tenuto.streams.transport import install_batches
 from tenuto.streams.worker import faust_app, run
 
 config: dict[str, Any] = json.loads(sys.argv[1])
+fetching.MAX_FETCH_BYTES = config.get("max_fetch_bytes", fetching.MAX_FETCH_BYTES)
 logging.basicConfig(level=config.get("log", "WARNING"), format="%(asctime)s %(name)s %(message)s")
 notes = os.open(config["notes"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

@@ -161,6 +161,20 @@ def test_batches_of_a_partition_are_contiguous_and_hold_every_record(publish, wo
     assert {line["missed"] for line in worker.notes()} == {0}
 
 
+def test_a_fetch_is_bounded_in_bytes_however_many_records_these_are(publish, work) -> None:
+    for partition in range(PARTITIONS):
+        # Of four digits each.
+        publish(partition, range(1000, 3000))
+    # In one batch they would all come at once: records are counted in tens of thousands.
+    worker = work(max_poll_records=20_000, max_fetch_bytes=1_000)
+    worker.wait(lambda: len(worker.numbers()) == 2000 * PARTITIONS)
+    for partition in range(PARTITIONS):
+        assert chains(worker.notes(partition=partition))
+        assert worker.numbers(partition) == list(range(1000, 3000))
+    sizes = [sum(map(len, line["values"])) for line in worker.notes()]
+    assert max(sizes) < 1_000 + 64 * 4
+
+
 def test_a_clean_stop_finishes_the_batch_in_hand_and_commits_it(publish, work, committed) -> None:
     publish(0, range(300))
     worker = work(agents=["hold"], at=150, hold_s=1.5)
