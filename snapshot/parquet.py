@@ -118,6 +118,11 @@ class PartitionFiles:
                 self._add(step, self._chunker.start)
         return done
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the rows that are in memory and not in a file."""
+        return 0 if self._open is None else self._open.waiting_bytes
+
     def close(self) -> None:
         """Discard the unfinished chunk, and let others write."""
         if self._open is not None:

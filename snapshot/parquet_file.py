@@ -13,11 +13,16 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.types import is_primitive as is_fixed
 
 from tenuto.snapshot.durable import fsync
 
-# Rows in memory before they are written: a row of the full preset is about 1 kB.
+# Rows in memory before they are written: as many, or fewer where rows are wide. How many follows
+# from the schema alone, so that the bytes of a file go on following from its rows.
 ROW_GROUP_ROWS = 32_768
+ROW_GROUP_BYTES = 32 << 20
+# What a string counts for.
+_STRING_BYTES = 32
 
 # All that shapes the bytes is named, so that a change of pyarrow's defaults changes nothing.
 _OPTIONS = {
@@ -43,6 +48,14 @@ class Written(NamedTuple):
     rows: int
 
 
+def group_rows(schema: pa.Schema) -> int:
+    """Rows of a row group: all that are in memory before they are written."""
+    bits = sum(
+        field.type.bit_width if is_fixed(field.type) else 8 * _STRING_BYTES for field in schema
+    )
+    return int(min(ROW_GROUP_ROWS, max(1, 8 * ROW_GROUP_BYTES // max(1, bits))))
+
+
 class ParquetFile:
     """A file being written; nothing else looks at ``path`` until it is finished.
 
@@ -60,14 +73,20 @@ class ParquetFile:
         self._rows = 0
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = 0
+        self._group_rows = group_rows(schema)
         self._writer = pq.ParquetWriter(path, schema, **_OPTIONS)
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Append rows."""
         self._waiting.append(rows)
         self._waiting_rows += rows.num_rows
-        if self._waiting_rows >= ROW_GROUP_ROWS:
-            self._write(self._waiting_rows - self._waiting_rows % ROW_GROUP_ROWS)
+        if self._waiting_rows >= self._group_rows:
+            self._write(self._waiting_rows - self._waiting_rows % self._group_rows)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the rows in memory."""
+        return sum(rows.nbytes for rows in self._waiting)
 
     def finish(self) -> Written:
         """Write what is left, and wait until all of it is on the disk."""
@@ -88,9 +107,9 @@ class ParquetFile:
     def _write(self, count: int) -> None:
         # One run of memory per column: pages are cut where one ends.
         table = pa.Table.from_batches(self._waiting, self.schema).combine_chunks()
-        for first in range(0, count, ROW_GROUP_ROWS):
-            group = table.slice(first, min(ROW_GROUP_ROWS, count - first))
-            self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        for first in range(0, count, self._group_rows):
+            group = table.slice(first, min(self._group_rows, count - first))
+            self._writer.write_table(group, row_group_size=self._group_rows)
         self._rows += count
         self._waiting = table.slice(count).to_batches()
         self._waiting_rows -= count

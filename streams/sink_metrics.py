@@ -31,6 +31,10 @@ class SinkMetrics:
             "tenuto_sink_arrival_timestamp_seconds", "Arrival up to which files are finished",
             ["partition"], registry=registry,
         )  # fmt: skip
+        self.waiting = Gauge(
+            "tenuto_sink_waiting_bytes", "Rows in memory that are in no file yet",
+            ["partition"], registry=registry,
+        )  # fmt: skip
         self.lag = consumer_lag(registry)
 
     def wrote(self, manifest: Manifest) -> None:

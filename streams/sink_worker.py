@@ -139,6 +139,7 @@ class SinkWorker:
             await _in_thread(part.take, records)
             lag = (consumer.highwater(tp) or 0) - (records[-1].offset + 1)
             self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, lag))
+            self._metrics.waiting.labels(tp.partition).set(part.files.waiting_bytes)
             if part.files.ended:
                 consumer.pause(tp)
             if self._stopping.is_set():
