@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from prometheus_client import REGISTRY, CollectorRegistry, Counter
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
 from tenuto.snapshot.record import Snapshot, encode
 from tenuto.streams.headers import SENT_AT
@@ -43,6 +43,10 @@ class CaptureMetrics:
             "tenuto_snapshots_dropped", "Snapshots dropped", ["reason"], registry=registry
         )
         self.dropped = {reason: dropped.labels(reason) for reason in REASONS}
+        self.waiting = Gauge(
+            "tenuto_capture_waiting_bytes", "Snapshots that wait for the broker before the outbox",
+            registry=registry,
+        )  # fmt: skip
 
 
 default_metrics = once(CaptureMetrics)
@@ -165,7 +169,8 @@ class Capture:
         process = self._processes.get(pid)
         if process is None:
             # Atomic: of two threads' new ones, of which neither has a thread yet, one stays.
-            process = self._processes.setdefault(pid, _Process(self._bounds, self._forward))
+            made = _Process(self._bounds, self._forward, self._metrics.waiting)
+            process = self._processes.setdefault(pid, made)
         return process
 
     def _forward(self, process: _Process, record: _Record) -> None:
@@ -244,6 +249,7 @@ class _Process:
         self,
         bounds: tuple[int, int, float],
         forward: Callable[[_Process, _Record], None],
+        shown: Gauge,
     ) -> None:
         self.closed = False
         self.stopping = threading.Event()
@@ -252,6 +258,7 @@ class _Process:
         self._changed = threading.Condition()
         self._queue: deque[_Record] = deque()
         self._queued_bytes = 0
+        self._shown = shown
         self._unsettled = 0
         self._thread: threading.Thread | None = None
 
@@ -269,7 +276,7 @@ class _Process:
             if len(self._queue) >= self._most or len(record.value) > room_bytes:
                 return "buffer_full"
             self._queue.append(record)
-            self._queued_bytes += len(record.value)
+            self._weigh(len(record.value))
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="tenuto-capture", daemon=True
@@ -302,11 +309,16 @@ class _Process:
             # The thread keeps the record that it has in hand at the head, and accounts for it.
             left = list(self._queue)[1:]
             for _ in left:
-                self._queue.pop()
+                self._weigh(-len(self._queue.pop().value))
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
         return left
+
+    def _weigh(self, more_bytes: int) -> None:
+        """So many bytes more are queued; under the lock."""
+        self._queued_bytes += more_bytes
+        self._shown.set(self._queued_bytes)
 
     def _run(self) -> None:
         while True:
@@ -318,5 +330,5 @@ class _Process:
             self._forward(self, record)
             with self._changed:
                 self._queue.popleft()
-                self._queued_bytes -= len(record.value)
+                self._weigh(-len(record.value))
                 self._changed.notify_all()

@@ -106,6 +106,7 @@ class _Serving:
             TopicNames(settings.namespace).snapshots,
             sample_rate=settings.capture.sample_rate,
             buffer=settings.capture.buffer,
+            buffer_bytes=settings.capture.buffer_mb << 20,
             max_wait_s=settings.time.rules().snapshot_lateness_ms / 1_000,
             max_bytes=settings.limits.snapshot_bytes,
         )

@@ -103,10 +103,11 @@ class SinkSettings(_Section, frozen=True, kw_only=True):
 
 
 class CaptureSettings(_Section, frozen=True, kw_only=True):
-    """``[capture]``: of a serving tier."""
+    """``[capture]``: of a serving tier; snapshots that may wait for Kafka, and their bytes."""
 
     sample_rate: Share = 1.0
     buffer: Count = 10_000
+    buffer_mb: Count = 64
 
 
 class StackSettings(_Section, frozen=True, kw_only=True):

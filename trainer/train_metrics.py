@@ -71,6 +71,10 @@ class TrainMetrics:
             "tenuto_trainer_ids", "Ids with an embedding of their own", ["table"],
             registry=registry,
         )  # fmt: skip
+        self.pending_ids = Gauge(
+            "tenuto_trainer_pending_ids", "Ids counted that have no embedding of their own yet",
+            ["table"], registry=registry,
+        )  # fmt: skip
         self.refused_ids = Gauge(
             "tenuto_trainer_refused_ids",
             "Times that an id would have been admitted but for a full table",
@@ -128,6 +132,7 @@ class TrainMetrics:
             self.unattributed.labels(task).set(count)
         for table in state.learner.tables:
             self.ids.labels(table.name).set(table.rows - 1)
+            self.pending_ids.labels(table.name).set(table.dictionary.pending)
             self.refused_ids.labels(table.name).set(table.dictionary.refused)
         for kind, tasks in state.scoreboard.values().items():
             for task, spans in tasks.items():

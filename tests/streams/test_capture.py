@@ -128,6 +128,11 @@ def test_what_may_wait_is_bounded_in_bytes_too(silent: str) -> None:
     large = snapshot(0, query="x" * 600)
     assert [counted.capture.send(large) for _ in range(2)] == [True, False]
     assert counted.dropped("buffer_full") == 1
+    waiting = counted.registry.get_sample_value("tenuto_capture_waiting_bytes")
+    assert waiting is not None
+    assert 600 < waiting <= 1_000
+    counted.capture.close(0.0)
+    assert counted.registry.get_sample_value("tenuto_capture_waiting_bytes") == 0
 
 
 def test_what_waited_too_long_is_dropped_and_counted(silent: str) -> None:
