@@ -55,7 +55,7 @@ async def rank(http: web.Request) -> web.Response:
         matrix = await app[client].read(request, items, asked.context, timeout_ms=50)
     except tenuto.StoreUnavailableError:
         order = np.arange(len(items))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         # No JSON of that shape, or context that is not as the application declares it.
         return web.Response(status=400, text=str(error))
     if order is None:
@@ -96,6 +96,7 @@ if __name__ == "__main__":
     parser.add_argument("--app", default="", help="application object; the settings' by default")
     parser.add_argument("--checkpoints", default="checkpoints", help="folder or URL of the store")
     parser.add_argument("--model", default="video", help="name of the model in the store")
+    parser.add_argument("--host", default="127.0.0.1", help="to listen at; 0.0.0.0 for everybody")
     parser.add_argument("--port", type=int, default=8080)
     given = parser.parse_args()
     service = web.Application()
@@ -103,4 +104,4 @@ if __name__ == "__main__":
     service[feed] = tenuto.CheckpointFeed(given.checkpoints, model=given.model)
     service.add_routes(routes)
     service.cleanup_ctx.append(connected)
-    web.run_app(service, port=given.port)
+    web.run_app(service, host=given.host, port=given.port)

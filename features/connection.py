@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import msgspec
 import redis
 
+_SECRET_WORDS = ("password", "secret", "token", "key_id", "credential", "signature")
+
 
 class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """URL and security of one Redis.
@@ -87,7 +89,10 @@ def without_password(url: str) -> str:
     user, at, host = parts.netloc.rpartition("@")
     hidden = f"{user.partition(':')[0]}:***" if ":" in user else user
     # redis-py takes options from the query too.
-    query = [(k, "***" if k == "password" else v) for k, v in parse_qsl(parts.query)]
+    query = [
+        (k, "***" if any(word in k.lower() for word in _SECRET_WORDS) else v)
+        for k, v in parse_qsl(parts.query)
+    ]
     return urlunsplit(
         parts._replace(netloc=f"{hidden}{at}{host}", query=urlencode(query, safe="*/"))
     )

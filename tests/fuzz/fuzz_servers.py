@@ -1,4 +1,4 @@
-"""What servers are told: Redis's values by a reader, Kafka's requests by the embedded broker."""
+"""What comes over a socket: Redis's values, requests to the embedded broker and the example."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fuzz_mutations import INTEGERS, TEXTS, mutated_bytes
+import msgspec
+from fuzz_mutations import INTEGERS, TEXTS, json_bytes, mutated_bytes, mutated_tree
 from fuzz_target import ACCEPTED, Decoder, FindingError, Outcome, refused
 
 from tenuto.features.progress import ENTRY_BYTES, Entry, PartitionCountError
@@ -243,3 +244,33 @@ def _stream(frame: bytes) -> None:
         except FrameError as error:
             refused(error)
             return
+
+
+def serving_example(_: Path) -> Decoder:
+    """``examples/serving.py``: the body of ``POST /rank`` up to the keys that it asks Redis for."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+    import serving
+
+    reader = Reader(app.feature_set(), PARTITIONS)
+    good = {
+        "user_id": "u", "candidates": ["a", "b"], "query": "q", "request_id": "r",
+        "context": {"x": [0.5, None, "t"]}, "n": 3,
+    }  # fmt: skip
+
+    def make(rng: Random) -> bytes:
+        tree: Any = good if rng.random() < 0.5 else good | {"context": None}
+        value = json_bytes(mutated_tree(rng, tree, json_text=True))
+        return mutated_bytes(rng, value) if rng.random() < 0.4 else value
+
+    def take(body: bytes) -> Outcome:
+        try:
+            asked = msgspec.json.decode(body, type=serving.Asked)
+            given = reader.context(asked.context or {}, len(asked.candidates))
+            request = Request(asked.request_id or "r", asked.user_id, asked.query, T0_MS)
+            reader.plan(request, asked.candidates, given)
+        except (ValueError, RecursionError) as error:
+            # What the example answers with 400.
+            return refused(error)
+        return ACCEPTED
+
+    return Decoder(make, take)

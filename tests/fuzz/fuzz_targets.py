@@ -22,4 +22,5 @@ TARGETS = [
     Target("settings", 20, 1, files.settings),
     Target("redis-values", 40, 1, servers.redis_values),
     Target("broker", 100, 1, servers.broker),
+    Target("serving-example", 20, 1, servers.serving_example),
 ]

@@ -228,6 +228,11 @@ def _decode(data: bytes, kind: type[T], place: str) -> T:
         found = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise FormatError(f"{place}: not JSON: {error}: it is cut off or damaged") from error
+    try:
+        # What is nested deeper than is ever written could not be announced again.
+        orjson.dumps(found)
+    except TypeError as error:
+        raise FormatError(f"{place}: {error}: not written by Tenuto") from error
     version = found.get("format") if isinstance(found, Mapping) else None
     if version is None:
         raise FormatError(f"{place}: has no format: not written by Tenuto")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from tenuto.features.connection import without_password
+
 
 class StoreError(OSError):
     """A store that did not do what it was asked: which object, and why."""
@@ -26,10 +28,11 @@ class RemoteStore:
             core = importlib.import_module("fsspec.core")
             fs, root = core.url_to_fs(url, use_listings_cache=False)
         except ImportError as error:
-            raise ValueError(f"{url}: {error}: install it") from error
+            raise ValueError(f"{without_password(url)}: {error}: install it") from error
         self._fs: Any = fs
         self._root = str(root).rstrip("/")
-        self._url = url.rstrip("/")
+        # What is shown and logged; keys that a URL holds are for the store alone.
+        self._url = without_password(url).rstrip("/")
 
     @property
     def url(self) -> str:
