@@ -55,7 +55,8 @@ WATCHED = {
     "joiner": ("tenuto_samples_total", "tenuto_consumer_lag_records", "tenuto_label_memory_bytes",
                "tenuto_snapshots_waiting"),
     "sink": ("tenuto_sink_rows_total", "tenuto_consumer_lag_records"),
-    "trainer": ("tenuto_trainer_batches_total", "tenuto_trainer_ids",
+    "trainer": ("tenuto_trainer_batches_total", "tenuto_consumer_lag_records",
+                "tenuto_trainer_ids", "tenuto_trainer_pending_ids",
                 "tenuto_trainer_waiting_rows"),
 }  # fmt: skip
 # A second half that grows by less than both of these together is flat: allocators breathe.
@@ -190,8 +191,13 @@ class Soak:
         minutes = np.array([line["minute"] for line in half])
         verdicts = {name: verdict(minutes, [line[name] for line in half]) for name in names}
         took_s = max(1.0, time.monotonic() - self.began_s)
+        last = self.lines[-1] if self.lines else {}
         return {
             "events_sent": self.sent,
+            "behind_s": round(
+                last.get("features.consumer_lag_records", 0) / max(1.0, self.sent / took_s), 1
+            ),
+            "restarts": last.get("restarts", 0),
             "events_per_s": round(self.sent / took_s),
             "not_sent_s": round(self.late_s, 1),
             "verdicts": verdicts,
@@ -270,7 +276,8 @@ def main() -> None:
                     print(f"--- {role}: {log[-1500:]}")
     for process, found in figures["verdicts"].items():
         print(f"{process:>16}  {found}")
-    print("flat" if figures["flat"] else "NOT flat", f"at {figures['events_per_s']} events/s")
+    print("flat" if figures["flat"] else "NOT flat", f"at {figures['events_per_s']} events/s,",
+          f"{figures['behind_s']} s behind at the end, {figures['restarts']} restarts")  # fmt: skip
 
 
 if __name__ == "__main__":

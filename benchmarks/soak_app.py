@@ -48,5 +48,7 @@ SETTINGS = {
     "TENUTO_TIME__SLACK": "5s",
     "TENUTO_KAFKA__RETENTION": "8m",
     "TENUTO_TRAINER__CHECKPOINT_EVERY": "2m",
+    # Reached well before the half is over: a full table is what is to be seen.
+    "TENUTO_MODEL__MAX_IDS": "20000",
 }
 """Of every process, over what the servers' addresses are."""
