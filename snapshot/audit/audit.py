@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tenuto.snapshot.audit.counts import Place, check_counts, check_letters, read_letters
 from tenuto.snapshot.audit.declared import Declared
+from tenuto.snapshot.audit.feature_values import FeatureAudit
 from tenuto.snapshot.audit.finality import Finality
 from tenuto.snapshot.audit.findings import Findings
 from tenuto.snapshot.audit.judging import (
@@ -75,10 +76,16 @@ def audit(
         )
         for stream in declared.samples
     ]  # fmt: skip
+    outcomes = {
+        column for stream in declared.samples for label in stream.labels for column in label.columns
+    }
+    features = FeatureAudit(declared.features, log, events, outcomes, findings)
     for partition in snapshots.accepted:
         for snapshot in partition:
             compare = in_share(snapshot.fields["request_id"], share)
             findings.snapshots += compare
+            if compare:
+                features.check(snapshot)
             for stream in streams:
                 stream.check(snapshot, compare=compare)
     for stream in streams:

@@ -1,16 +1,19 @@
 """What a replay's rows must say, counted from the log with lists and loops.
 
-Shares nothing with the joiner or the reader; features come from the oracle of tests/features.
+Shares nothing with the joiner or the reader; features come from the audit.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from oracle import Oracle, bits
-
 from tenuto.drive.source import Source
 from tenuto.features.schema import FeatureSet
+from tenuto.snapshot.audit.formulas import float32_bits, value
+from tenuto.snapshot.audit.judging import JudgedEvent
+from tenuto.snapshot.audit.moment import ItemMoment, Read
+from tenuto.snapshot.audit.prefix import Prefixes, Reached
+from tenuto.snapshot.audit.stored import stored_entities
 
 MINUTE_MS = 60_000
 FRESHNESS_MS = 10_000
@@ -26,24 +29,30 @@ def expected_rows(source: Source, features: FeatureSet) -> dict[tuple[str, int],
     for event in events:
         event["position"] = -1 if event["position"] is None else event["position"]
     events.sort(key=lambda e: e["ts"])
-    longest = {}
-    for view in features.layout.views:
-        ring = view.rings[view.longest]
-        longest[view.entity.name] = (ring.window, {c.measure for c in ring.cells})
-    oracle = Oracle(list(features.features), longest)
+    log: dict[str, list[list[JudgedEvent]]] = {topic: [[]] for topic in features.layout.topics}
+    for event in events:
+        found = log.get(event["event"], [[]])[0]
+        found.append(JudgedEvent(event["event"], 0, len(found), event["ts"], event))
+    prefixes = Prefixes(stored_entities(features.features, features.layout.rules), log)
     by_request: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         by_request.setdefault(event["request_id"], []).append(event)
-    rows, known = {}, 0
+    rows = {}
     for request in requests:
         boundary = request.ts_ms - request.ts_ms % FRESHNESS_MS
-        while known < len(events) and events[known]["ts"] < boundary:
-            oracle.events.append(events[known])
-            known += 1
-        for index, item in enumerate(request.candidates):
-            ids = {"item_id": item, "user_id": request.user_id, "query": request.query}
+        positions = {
+            (topic, 0): Reached(0, sum(event.arrival_ms < boundary for event in part))
+            for topic, (part,) in log.items()
+        }
+        fields = {
+            "user_id": request.user_id, "query": request.query, "request_ts": request.ts_ms,
+            "as_of": boundary, "items": request.candidates, "context": {},
+        }  # fmt: skip
+        read = Read(prefixes, positions, fields)
+        for index in range(len(request.candidates)):
+            moment = ItemMoment(read, index)
             row: dict[str, Any] = {
-                f.name: bits(oracle.value(f, ids, request, {}, boundary)) for f in features.features
+                f.name: float32_bits(value(f, moment)) for f in features.features
             }
             mine = [e for e in by_request.get(request.request_id, []) if slot(request, e) == index]
             row |= labels(request.ts_ms, mine)

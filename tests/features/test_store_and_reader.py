@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from oracle import Oracle, bits
 
 from tenuto.features.aggregate import Aggregator, Deltas, entity_key
 from tenuto.features.client import FeatureClient
@@ -21,6 +20,11 @@ from tenuto.features.schema import FeatureSet
 from tenuto.features.store import Elsewhere, Store, StoreError
 from tenuto.features.sums import AsOfTooOldError
 from tenuto.presets import video
+from tenuto.snapshot.audit.formulas import float32_bits, value
+from tenuto.snapshot.audit.judging import JudgedEvent
+from tenuto.snapshot.audit.moment import ItemMoment, Read
+from tenuto.snapshot.audit.prefix import Prefixes, Reached
+from tenuto.snapshot.audit.stored import stored_entities
 
 LIFE = b"incarnation-0001"
 START_MS = 1_700_000_000_000
@@ -57,7 +61,7 @@ def columns(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class World:
-    """A store, its reader and the oracle, fed with the same events."""
+    """A store, its reader and the audit's count, fed with the same events."""
 
     def __init__(self, url: str, features: list[Feature], partitions: int = 1) -> None:
         self.set = FeatureSet.of(features, TimeRules())
@@ -65,11 +69,9 @@ class World:
         self.store = Store(redis.Redis.from_url(url), layout, partitions)
         self.aggregator = Aggregator(layout)
         self.client = FeatureClient(url, Reader(self.set, partitions))
-        longest = {}
-        for view in layout.views:
-            ring = view.rings[view.longest]
-            longest[view.entity.name] = (ring.window, {c.measure for c in ring.cells})
-        self.oracle = Oracle(features, longest)
+        self.events: dict[str, list[list[JudgedEvent]]] = {
+            topic: [[] for _ in range(partitions)] for topic in layout.topics
+        }
         self.entries: dict[tuple[str, int], Entry] = {}
         for topic in layout.topics:
             for partition in range(partitions):
@@ -82,22 +84,30 @@ class World:
         slot = self.store.slot(topic, partition)
         end = entry.next + len(records)
         self.entries[topic, partition] = self.store.apply(slot, entry, end, arrival, deltas)
-        self.oracle.events += records
+        self.events[topic][partition] += [
+            JudgedEvent(topic, partition, entry.next + at, arrival, record)
+            for at, record in enumerate(records)
+        ]
 
     def wrong(
         self, request: Request, items: list[str], published: list[Any], as_of: int
     ) -> list[Any]:
         context = {video.PUBLISHED: published}
         matrix = self.client.read(request, items, context, timeout_ms=5_000, as_of_ms=as_of)
+        prefixes = Prefixes(stored_entities(self.set.features, TimeRules()), self.events)
+        positions = {at: Reached(entry.origin, entry.next) for at, entry in self.entries.items()}
+        fields = {
+            "user_id": request.user_id, "query": request.query, "request_ts": request.ts_ms,
+            "as_of": as_of, "items": items, "context": context,
+        }  # fmt: skip
+        read = Read(prefixes, positions, fields)
         found = []
         for row, item in enumerate(items):
-            ids = {"item_id": item, "user_id": request.user_id, "query": request.query}
+            moment = ItemMoment(read, row)
             for at, feature in enumerate(self.set.features):
-                value = self.oracle.value(
-                    feature, ids, request, {video.PUBLISHED: published[row]}, as_of
-                )
-                if int(matrix.values[row, at].view(np.uint32)) != bits(value):
-                    found.append((feature.name, item, matrix.values[row, at], value))
+                expected = value(feature, moment)
+                if int(matrix.values[row, at].view(np.uint32)) != float32_bits(expected):
+                    found.append((feature.name, item, matrix.values[row, at], expected))
         return found
 
 

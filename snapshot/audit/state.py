@@ -1,0 +1,298 @@
+"""The whole feature state as plain numbers: as the log says it, and as Redis's bytes say it.
+
+Both are the same nested dicts; the layout of the bytes is written down in docs/features.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tenuto.features.feature import Feature
+from tenuto.features.rules import TimeRules
+from tenuto.snapshot.audit.findings import Findings
+from tenuto.snapshot.audit.judging import JudgedEvent, JudgedTopic
+from tenuto.snapshot.audit.log import RecordedLog
+from tenuto.snapshot.audit.prefix import At, Prefixes, Reached
+from tenuto.snapshot.audit.snapshot_positions import Arrivals
+from tenuto.snapshot.audit.stored import Ids, StoredEntity, StoredWindow, stored_entities
+
+_ENTRY = struct.Struct("<16sqqqqqqII")
+
+Cells = dict[str, int]
+"""Values by the cells' definitions, those that are not zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateEntry:
+    """Progress of one partition as it stands in the store."""
+
+    incarnation: bytes
+    origin: int
+    origin_arrival: int
+    next: int
+    arrival: int
+    rebuild_until: int
+    batch_end: int
+    chunks: int
+    done: int
+
+
+@dataclass(slots=True)
+class EntityState:
+    """One entity, by window in ms: its head (newest tile) and the tiles that are not empty."""
+
+    heads: dict[int, int] = field(default_factory=dict)
+    tiles: dict[int, dict[int, Cells]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class State:
+    """All of it.
+
+    Attributes:
+        entries: by (topic, partition), those that the store knows.
+        entities: by the name of their kind and their ids.
+        foreign: keys that are of no entity or have a wrong size, and what is wrong.
+    """
+
+    entries: dict[At, StateEntry] = field(default_factory=dict)
+    entities: dict[tuple[str, Ids], EntityState] = field(default_factory=dict)
+    foreign: dict[bytes, str] = field(default_factory=dict)
+
+
+def decode_state(
+    keys: Mapping[bytes, bytes],
+    features: Sequence[Feature],
+    rules: TimeRules,
+    *,
+    partitions: int,
+) -> State:
+    """What the bytes in Redis say.
+
+    Args:
+        keys: values of one layout, by key, prefix included.
+        partitions: of every input topic.
+    """
+    stored = stored_entities(features, rules)
+    topics = sorted({topic for entity in stored for topic in entity.topics})
+    state = State()
+    for key, value in keys.items():
+        name = key.partition(b"}:")[2]
+        if name == b"progress":
+            _decode_progress(state, key, value, topics, partitions)
+            continue
+        number, _, rest = name.partition(b":")
+        entity = next((s for s in stored if b"%d" % s.index == number), None)
+        ids = None if entity is None else _split(rest, len(entity.entity.key))
+        if entity is None or ids is None:
+            state.foreign[key] = "no entity of the layout"
+            continue
+        size = sum(4 + window.ring * _slot_bytes(window) for window in entity.windows)
+        if len(value) != size:
+            state.foreign[key] = f"{len(value)} bytes: must be {size}"
+            continue
+        state.entities[entity.entity.name, ids] = _decode_entity(entity, value)
+    return state
+
+
+def expected_state(
+    features: Sequence[Feature],
+    rules: TimeRules,
+    events: Mapping[str, JudgedTopic[JudgedEvent]],
+    entries: Mapping[At, StateEntry],
+) -> State:
+    """What the log says that the store must hold at these positions.
+
+    Args:
+        entries: where it stands; origins, positions and batches in progress are taken from them.
+    """
+    stored = stored_entities(features, rules)
+    prefixes = Prefixes(stored, {topic: judged.accepted for topic, judged in events.items()})
+    positions = {
+        at: Reached(entry.origin, entry.next, entry.batch_end, entry.chunks, entry.done)
+        for at, entry in entries.items()
+    }
+    state = State(dict(entries))
+    for name, ids in prefixes.entities():
+        tiles = prefixes.tiles(name, ids, positions)
+        found = EntityState()
+        inside = [event for event, is_in in prefixes.events(name, ids, positions) if is_in]
+        if not inside:
+            continue
+        for window, rows in zip(prefixes.stored[name].windows, tiles.windows, strict=True):
+            length_ms, tile_ms = window.window.length_ms, window.window.tile_ms
+            found.heads[length_ms] = max(event.fields["ts"] // tile_ms for event in inside)
+            found.tiles[length_ms] = {
+                tile: cells for tile, row in rows.items() if (cells := _cells(window, row))
+            }
+        state.entities[name, ids] = found
+    return state
+
+
+def compare_state(
+    expected: State,
+    found: State,
+    features: Sequence[Feature],
+    rules: TimeRules,
+    log: RecordedLog,
+    events: Mapping[str, JudgedTopic[JudgedEvent]],
+    findings: Findings,
+) -> None:
+    """Count what is equal and what is not, as ``state`` and ``progress``.
+
+    Tiles that no ring reaches any more are left out, and so is an entity that the store does not
+    hold because it was swept or is all zeros.
+    """
+    stored = {entity.entity.name: entity for entity in stored_entities(features, rules)}
+    for key, text in found.foreign.items():
+        findings.add("extra", "state", repr(key), text)
+    _compare_entries(found, log, events, findings)
+    slowest = min((entry.arrival for entry in found.entries.values()), default=0)
+    oldest_ms = slowest - rules.lateness_ms - rules.slack_ms - rules.future_ms
+    for name, ids in sorted({*expected.entities, *found.entities}):
+        entity = stored[name]
+        mine = expected.entities.get((name, ids), EntityState())
+        theirs = found.entities.get((name, ids))
+        if theirs is None and _is_swept(entity, mine, oldest_ms):
+            findings.equal("state")
+            continue
+        _compare_entity(entity, ids, mine, theirs or EntityState(), findings)
+
+
+def _compare_entity(
+    entity: StoredEntity, ids: Ids, mine: EntityState, theirs: EntityState, findings: Findings
+) -> None:
+    where = f"{entity.entity.name} {'/'.join(ids)}".strip()
+    faults = []
+    for window in entity.windows:
+        length_ms = window.window.length_ms
+        heads = mine.heads.get(length_ms, -1), theirs.heads.get(length_ms, -1)
+        if theirs.heads and heads[0] != heads[1]:
+            faults.append(f"head of {length_ms} ms: expected tile {heads[0]}, found {heads[1]}")
+        gone = max(heads) - window.ring
+        rows = mine.tiles.get(length_ms, {}), theirs.tiles.get(length_ms, {})
+        for tile in sorted({*rows[0], *rows[1]}):
+            if tile <= gone:
+                continue
+            cells = rows[0].get(tile, {}), rows[1].get(tile, {})
+            faults += [
+                f"{cell} of tile {tile} of {length_ms} ms: expected {cells[0].get(cell, 0)}, "
+                f"found {cells[1].get(cell, 0)}"
+                for cell in sorted({*cells[0], *cells[1]})
+                if cells[0].get(cell, 0) != cells[1].get(cell, 0)
+            ]
+    if faults:
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        findings.add("mismatching", "state", where, "; ".join(faults[:3]) + more)
+    else:
+        findings.equal("state")
+
+
+def _compare_entries(
+    found: State,
+    log: RecordedLog,
+    events: Mapping[str, JudgedTopic[JudgedEvent]],
+    findings: Findings,
+) -> None:
+    arrivals = Arrivals(log, events)
+    for (topic, partition), entry in sorted(found.entries.items()):
+        at, where = (topic, partition), f"{topic}[{partition}]"
+        part = log.topics[topic].partitions[partition]
+        low = arrivals.since(at, entry.origin, entry.next)
+        high = max(low, arrivals.before(at, entry.next))
+        faults = []
+        if entry.incarnation != log.topics[topic].incarnation:
+            faults.append(f"incarnation {entry.incarnation.hex()}: the log's is another one")
+        if not entry.origin <= entry.next <= part.end or entry.rebuild_until > part.end:
+            faults.append(
+                f"origin {entry.origin}, next {entry.next}, rebuild_until {entry.rebuild_until}: "
+                f"must ascend, and the log ends at {part.end}"
+            )
+        if entry.batch_end and not (
+            entry.next < entry.batch_end <= part.end and 0 < entry.done < entry.chunks
+        ):
+            faults.append(f"batch up to {entry.batch_end}, {entry.done} of {entry.chunks} chunks")
+        if not low <= entry.arrival <= high and part.start <= entry.origin:
+            expected = f"{low}" if low == high else f"{low} to {high}"
+            faults.append(f"arrival: expected {expected}, found {entry.arrival}")
+        if faults:
+            findings.add("mismatching", "progress", where, "; ".join(faults))
+        else:
+            findings.equal("progress")
+
+
+def _is_swept(entity: StoredEntity, mine: EntityState, oldest_ms: int) -> bool:
+    """Whether the store may have deleted an entity: no read can see any of its tiles."""
+    longest_ms = entity.longest.window.length_ms
+    return all(
+        mine.heads.get(window.window.length_ms, -1) + 1
+        < max(0, (oldest_ms - longest_ms) // window.window.tile_ms)
+        for window in entity.windows
+    ) or not any(mine.tiles.values())
+
+
+def _decode_progress(
+    state: State, key: bytes, value: bytes, topics: Sequence[str], partitions: int
+) -> None:
+    size = len(topics) * partitions * _ENTRY.size
+    if len(value) != size:
+        state.foreign[key] = f"{len(value)} bytes: must be {size}"
+        return
+    for index in range(len(topics) * partitions):
+        entry = StateEntry(*_ENTRY.unpack_from(value, index * _ENTRY.size))
+        if any(entry.incarnation):
+            topic, partition = divmod(index, partitions)
+            state.entries[topics[topic], partition] = entry
+
+
+def _split(rest: bytes, parts: int) -> Ids | None:
+    found = []
+    try:
+        for _ in range(parts - 1):
+            digits, _, rest = rest.partition(b":")
+            found.append(rest[: int(digits)].decode())
+            rest = rest[int(digits) :]
+        return (*found, rest.decode()) if parts else ()
+    except ValueError:
+        return None
+
+
+def _decode_entity(entity: StoredEntity, value: bytes) -> EntityState:
+    found = EntityState()
+    base = 4 * len(entity.windows)
+    for at, window in enumerate(entity.windows):
+        length_ms = window.window.length_ms
+        head = int.from_bytes(value[4 * at : 4 * at + 4], "big") - 1
+        found.heads[length_ms] = head
+        rows = found.tiles[length_ms] = {}
+        for slot in range(window.ring):
+            row = _row(window, value, base + slot * _slot_bytes(window))
+            # The tile that a slot holds is the newest one that falls into it.
+            tile = head - (head - slot) % window.ring
+            if cells := _cells(window, row):
+                rows[tile] = cells
+        base += window.ring * _slot_bytes(window)
+    return found
+
+
+def _slot_bytes(window: StoredWindow) -> int:
+    return sum(4 if cell.measure.field is None else 8 for cell in window.cells)
+
+
+def _row(window: StoredWindow, value: bytes, at: int) -> list[int]:
+    row = []
+    for cell in window.cells:
+        width = 4 if cell.measure.field is None else 8
+        row.append(int.from_bytes(value[at : at + width], "big", signed=width == 8))
+        at += width
+    return row
+
+
+def _cells(window: StoredWindow, row: Sequence[int]) -> Cells:
+    return {
+        cell.definition: cell.limited(number)
+        for cell, number in zip(window.cells, row, strict=True)
+        if number
+    }
