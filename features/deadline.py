@@ -17,11 +17,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tenuto.features.unavailable import StoreUnavailableError as StoreUnavailableError
+
 _RECEIVE_BYTES = 1 << 18
-
-
-class StoreUnavailableError(RuntimeError):
-    """Redis did not answer, or answered with an error."""
 
 
 class DeadlineExceededError(StoreUnavailableError):

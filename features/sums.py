@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tenuto.features.deadline import StoreUnavailableError
 from tenuto.features.entities import Measure
 from tenuto.features.layout import Ring, View
 from tenuto.features.positions import POSITION_BUCKETS
+from tenuto.features.unavailable import StoreUnavailableError
 from tenuto.features.windows import Window
 
 Ints = NDArray[np.int64]
