@@ -8,6 +8,7 @@ finished ones only. Fetching is in ``tenuto.streams.fetching``, what a batch is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import weakref
 from collections import deque
@@ -23,6 +24,8 @@ from prometheus_client import Gauge
 
 from tenuto.streams.batches import TP, Batch, Delivery, Positions
 from tenuto.streams.fetching import BatchThread
+
+log = logging.getLogger(__name__)
 
 
 def install_batches(
@@ -177,7 +180,12 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
         deadline = monotonic() + self.app.conf.broker_session_timeout / 2
         while self._batch_in_hand() and not self.should_stop and monotonic() < deadline:
             await self._wait_for_ack(timeout=1)
-        await self.commit_and_end_transactions()
+        try:
+            # A commit is a hint only: a broker that is away must not keep a worker from its stop.
+            async with asyncio.timeout(self.app.conf.broker_session_timeout / 2):
+                await self.commit_and_end_transactions()
+        except TimeoutError:
+            log.warning("kafka does not answer: positions are not committed, and not needed")
 
     def _batch_in_hand(self) -> bool:
         return any(not message.acked for message in self._unacked_messages)

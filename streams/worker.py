@@ -12,7 +12,7 @@ import signal
 import ssl
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import faust
@@ -23,6 +23,8 @@ from tenuto.streams.transport import BatchSchema
 
 # How long a crashed worker may take to close its connections before it is ended the hard way.
 CRASH_GRACE_S = 20.0
+# How soon a worker learns at most that its group changes, however long a session is.
+HEARTBEAT_S = 1.0
 
 
 def faust_app(
@@ -67,7 +69,8 @@ def faust_app(
         "broker_max_poll_records": max_poll_records,
         "broker_commit_interval": commit_interval_s,
         "broker_session_timeout": session_timeout_s,
-        "broker_heartbeat_interval": session_timeout_s / 4,
+        # That another worker leaves or joins is learnt with the next heartbeat.
+        "broker_heartbeat_interval": min(HEARTBEAT_S, session_timeout_s / 4),
         "broker_rebalance_timeout": rebalance_timeout_s,
         "consumer_max_fetch_size": max_partition_fetch_bytes,
         "consumer_auto_offset_reset": "earliest",
@@ -122,13 +125,22 @@ class _Worker(mode.Worker):  # type: ignore[misc]
 
     def _install_signal_handlers_unix(self) -> None:
         # mode would also print all stacks on SIGUSR1 and open a debugger on SIGUSR2.
-        self.loop.add_signal_handler(signal.SIGINT, self._on_sigint)
-        self.loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        self.loop.add_signal_handler(signal.SIGINT, self._stop_on, self._on_sigint)
+        self.loop.add_signal_handler(signal.SIGTERM, self._stop_on, self._on_sigterm)
+
+    def _stop_on(self, handler: Callable[[], None]) -> None:
+        # The batch in hand may take half a session, and so may the commit after it.
+        (app,) = self.services
+        self._end_within(app.conf.broker_session_timeout + CRASH_GRACE_S)
+        handler()
 
     def _crash(self, reason: BaseException) -> None:
         if not self.crashed:
-            # Closing connections can hang on the very thing that broke.
-            end = threading.Timer(CRASH_GRACE_S, os._exit, (1,))
-            end.daemon = True
-            end.start()
+            self._end_within(CRASH_GRACE_S)
         super()._crash(reason)
+
+    def _end_within(self, seconds: float) -> None:
+        """End the hard way then: closing connections can hang on the very thing that broke."""
+        end = threading.Timer(seconds, os._exit, (1,))
+        end.daemon = True
+        end.start()
