@@ -21,7 +21,7 @@ from tenuto.snapshot.audit.stored import stored_entities
 from tenuto.snapshot.audit.value_states import REBUILDING, STATE_NAMES, StateRules
 
 # An explanation tries many prefixes: beyond so many, a wrong value is only counted.
-_EXPLAINED = 100
+_EXPLAINED = 30
 
 
 class FeatureAudit:
@@ -60,6 +60,7 @@ class FeatureAudit:
             for part in judged.accepted:
                 for event in part:
                     self._by_request.setdefault(event.fields["request_id"], []).append(event)
+        self._missing_with = {f.name: f.missing_with for f in features.features}
         self._explained = 0
 
     def check(self, snapshot: JudgedSnapshot) -> None:
@@ -170,11 +171,12 @@ class FeatureAudit:
         equal = {"values": 0, "values (formula shared)": 0, "states": 0}
         wrong: list[tuple[int, Feature, str, int, int]] = []
         incomplete: list[tuple[int, Feature, int]] = []
+        known: dict[tuple[int, bool, bool], tuple[bool, set[int]]] = {}
         for item, row in enumerate(rows):
             moment = ItemMoment(read, item)
             for at, feature in comparable:
                 check = "values (formula shared)" if is_shared(feature) else "values"
-                counter = feature.missing_with
+                counter = self._missing_with[feature.name]
                 seen = counter is None or moment.seen(counter)
                 if self._states.is_cut(feature, topics, fields["as_of"], seen):
                     findings.unverifiable[check] += 1
@@ -182,7 +184,13 @@ class FeatureAudit:
                     continue
                 number = value(feature, moment)
                 bits, found = float32_bits(number), values[item * m + at]
-                must_rebuild = self._states.must_rebuild(feature, streams, seen)
+                asked = at, math.isnan(number), seen
+                if asked not in known:
+                    known[asked] = (
+                        self._states.must_rebuild(feature, streams, seen),
+                        self._states.allowed(feature, streams, behind, asked[1], seen),
+                    )
+                must_rebuild, allowed = known[asked]
                 if bits == found:
                     equal[check] += 1
                 elif must_rebuild and row[at] == REBUILDING:
@@ -190,7 +198,6 @@ class FeatureAudit:
                     findings.unverifiable[check] += 1
                 else:
                     wrong.append((item, feature, check, bits, found))
-                allowed = self._states.allowed(feature, streams, behind, math.isnan(number), seen)
                 state = row[at]
                 if state not in allowed:
                     expected = " or ".join(STATE_NAMES[s] for s in sorted(allowed))

@@ -10,7 +10,7 @@ from tenuto.features.entities import Counter
 from tenuto.features.windows import Window
 from tenuto.snapshot.audit.judging import JudgedEvent
 from tenuto.snapshot.audit.prefix import Positions, Prefixes, Tiles
-from tenuto.snapshot.audit.stored import Ids, StoredEntity, StoredWindow
+from tenuto.snapshot.audit.stored import Ids, StoredEntity
 
 
 class Read:
@@ -50,14 +50,12 @@ class Read:
         first, last = self._later
         return now - window.length_ms // window.tile_ms + first, now + last
 
-    def sums(self, name: str, ids: Ids, window: Window) -> tuple[StoredWindow, list[int]]:
-        """What the cells of an entity add up to over a window."""
-        stored = self.prefixes.stored[name]
-        index = next(i for i, w in enumerate(stored.windows) if w.window == window)
+    def sums(self, name: str, ids: Ids, index: int) -> list[int]:
+        """What the cells of an entity add up to over the window of that index."""
         found = self._sums.get((name, ids, index))
         if found is None:
-            kept = stored.windows[index]
-            low, high = self.edges(window)
+            kept = self.prefixes.stored[name].windows[index]
+            low, high = self.edges(kept.window)
             found = [0] * len(kept.cells)
             for tile, row in self._window(name, ids, index).items():
                 if low < tile <= high:
@@ -66,13 +64,11 @@ class Read:
                         for total, cell, value in zip(found, kept.cells, row, strict=True)
                     ]
             self._sums[name, ids, index] = found
-        return stored.windows[index], found
+        return found
 
-    def first_tile(self, name: str, ids: Ids, window: Window, places: list[int]) -> int | None:
+    def first_tile(self, name: str, ids: Ids, index: int, places: list[int]) -> int | None:
         """The oldest tile of a window in which one of these cells is not zero."""
-        stored = self.prefixes.stored[name]
-        index = next(i for i, w in enumerate(stored.windows) if w.window == window)
-        low, high = self.edges(window)
+        low, high = self.edges(self.prefixes.stored[name].windows[index].window)
         tiles = self._window(name, ids, index)
         filled = [
             tile
@@ -85,9 +81,10 @@ class Read:
         """Whether an entity has a tile that is not empty in its longest window."""
         found = self._seen.get((name, ids))
         if found is None:
-            longest = self.prefixes.stored[name].longest
-            places = list(range(len(longest.cells)))
-            found = self.first_tile(name, ids, longest.window, places) is not None
+            stored = self.prefixes.stored[name]
+            index = stored.windows.index(stored.longest)
+            places = list(range(len(stored.longest.cells)))
+            found = self.first_tile(name, ids, index, places) is not None
             self._seen[name, ids] = found
         return found
 
@@ -119,9 +116,15 @@ class ItemMoment:
         self.request_ts_ms: int = read.fields["request_ts"]
         self._read = read
         self._item = item
+        self._ids: dict[int, Ids | None] = {}
 
     def ids(self, stored: StoredEntity) -> Ids | None:
         """Which entity the item, the request and the context name; None where one is not given."""
+        if stored.index not in self._ids:
+            self._ids[stored.index] = self._ids_of(stored)
+        return self._ids[stored.index]
+
+    def _ids_of(self, stored: StoredEntity) -> Ids | None:
         parts = []
         for name in stored.entity.key:
             if name == "item_id":
@@ -148,8 +151,8 @@ class ItemMoment:
         ids = self.ids(stored)
         if ids is None:
             return None
-        kept = next(w for w in stored.windows if w.window == window)
-        tile = self._read.first_tile(name, ids, window, kept.places(counter.measure))
+        index, places = stored.place(counter.measure, window)
+        tile = self._read.first_tile(name, ids, index, places)
         return None if tile is None else tile * window.tile_ms
 
     def seen(self, counter: Counter) -> bool:
@@ -169,11 +172,10 @@ class ItemMoment:
     def _sums(self, counter: Counter, window: Window) -> list[int]:
         stored = self._read.prefixes.stored[counter.entity.name]
         ids = self.ids(stored)
-        kept = next(w for w in stored.windows if w.window == window)
-        places = kept.places(counter.measure)
+        index, places = stored.place(counter.measure, window)
         if ids is None:
             return [0] * len(places)
-        _, found = self._read.sums(counter.entity.name, ids, window)
+        found = self._read.sums(counter.entity.name, ids, index)
         return [found[place] for place in places]
 
 

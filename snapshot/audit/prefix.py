@@ -50,20 +50,20 @@ class Tiles:
 
     def apply(self, stored: StoredEntity, event: JudgedEvent, times: int) -> None:
         """Add an event so many times (negative: take away)."""
-        fields, known = event.fields, {}
-        ts: int = fields["ts"]
+        ts: int = event.fields["ts"]
+        bucket = bucket_of(event.fields["position"])
+        rows = []
         for window, tiles in zip(stored.windows, self.windows, strict=True):
             tile = ts // window.window.tile_ms
             row = tiles.get(tile)
             if row is None:
                 row = tiles[tile] = [0] * len(window.cells)
-            for at, cell in enumerate(window.cells):
-                if cell.measure.event.name != event.event:
-                    continue
-                if cell not in known:
-                    inside = cell.bucket is None or cell.bucket == bucket_of(fields["position"])
-                    known[cell] = amount(cell.measure, event.event, fields) if inside else 0
-                row[at] += times * known[cell]
+            rows.append(row)
+        for cell, places in stored.fed_by(event.event):
+            if cell.bucket is None or cell.bucket == bucket:
+                added = times * amount(cell.measure, event.event, event.fields)
+                for window_index, at in places:
+                    rows[window_index][at] += added
 
 
 @dataclass(slots=True)

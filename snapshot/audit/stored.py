@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tenuto.features.entities import Entity, Measure
@@ -58,6 +58,10 @@ class StoredWindow:
         return [at for at, cell in enumerate(self.cells) if cell.measure == twin]
 
 
+Fed = tuple[StoredCell, list[tuple[int, int]]]
+"""A cell, and where it is: index of the window, index in it."""
+
+
 @dataclass(frozen=True)
 class StoredEntity:
     """All that is kept of one kind of entity; ``windows`` from the shortest to the longest."""
@@ -65,6 +69,9 @@ class StoredEntity:
     index: int
     entity: Entity
     windows: tuple[StoredWindow, ...]
+    # What is asked again and again is looked up once.
+    _places: dict[tuple[Measure, Window], tuple[int, list[int]]] = field(default_factory=dict)
+    _fed: dict[str, list[Fed]] = field(default_factory=dict)
 
     @property
     def longest(self) -> StoredWindow:
@@ -75,6 +82,25 @@ class StoredEntity:
     def topics(self) -> set[str]:
         """Event streams that feed it."""
         return {c.measure.event.name for stored in self.windows for c in stored.cells}
+
+    def place(self, measure: Measure, window: Window) -> tuple[int, list[int]]:
+        """Which of its windows that is, and which of the cells there add up to the measure."""
+        found = self._places.get((measure, window))
+        if found is None:
+            index = next(i for i, kept in enumerate(self.windows) if kept.window == window)
+            found = self._places[measure, window] = index, self.windows[index].places(measure)
+        return found
+
+    def fed_by(self, event: str) -> list[Fed]:
+        """The cells that a record of an event can add to, each once."""
+        if event not in self._fed:
+            found: dict[StoredCell, list[tuple[int, int]]] = {}
+            for index, kept in enumerate(self.windows):
+                for at, cell in enumerate(kept.cells):
+                    if cell.measure.event.name == event:
+                        found.setdefault(cell, []).append((index, at))
+            self._fed[event] = list(found.items())
+        return self._fed[event]
 
     def ids(self, fields: Mapping[str, Any]) -> Ids:
         """Whose numbers an event adds to."""

@@ -57,6 +57,13 @@ class StateRules:
             )
             for s in stored
         }
+        self._sources_of: dict[tuple[str, bool], list[tuple[list[str], int]]] = {}
+        self._has_start = any(
+            part.start
+            for s in stored
+            for topic in s.topics
+            for part in log.topics[topic].partitions
+        )
         self.longest_ms = max((ms for _, ms in self._longest.values()), default=0)
 
     def streams(self, topics: Sequence[TopicPositions], as_of: int) -> dict[str, Stream]:
@@ -115,6 +122,8 @@ class StateRules:
         self, feature: Feature, topics: Sequence[TopicPositions], as_of: int, is_seen: bool
     ) -> bool:
         """Whether the log no longer holds a record that the value may need."""
+        if not self._has_start:
+            return False
         partitions = {one.topic: one for one in topics}
         for fed, window_ms in self._sources(feature, is_seen):
             reach_ms = window_ms + self._rules.future_ms
@@ -133,7 +142,11 @@ class StateRules:
 
         That an entity was not seen follows from all that its longest window counts.
         """
+        known = self._sources_of.get((feature.name, is_seen))
+        if known is not None:
+            return known
         found = [(self._topics[feature.name], feature.window_ms)]
+        self._sources_of[feature.name, is_seen] = found
         if not is_seen and feature.missing_with is not None:
             found.append(self._longest[feature.missing_with.entity.name])
         return found
