@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from tenuto.features.store import Store
 from tenuto.platform import Platform
 from tenuto.settings import Settings
 from tenuto.snapshot.audit.audit import audit
@@ -18,6 +20,8 @@ from tenuto.snapshot.audit.recording import recording_order
 from tenuto.streams.recording import record
 from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import Topics
+
+_BLOCK = 500
 
 
 class AuditError(ValueError):
@@ -43,6 +47,29 @@ def record_log(platform: Platform, settings: Settings) -> RecordedLog:
         )
 
 
+def read_state(platform: Platform, settings: Settings) -> dict[bytes, bytes]:
+    """What Redis holds of an application's features, by key; it must stand still meanwhile.
+
+    Raises:
+        AuditError: it was written to.
+        RedisError: it cannot be read.
+    """
+    layout = platform.feature_set(settings.time.rules()).layout
+    client = settings.redis.client()
+    store = Store(client, layout, settings.kafka.partitions, settings.namespace)
+    before: Any = client.get(store.progress_key)
+    keys = list(store.all_keys())
+    values: list[Any] = []
+    for first in range(0, len(keys), _BLOCK):
+        values += client.mget(keys[first : first + _BLOCK])
+    if client.get(store.progress_key) != before:
+        raise AuditError(
+            f"redis at {settings.redis.address}: was written to while its state was read: "
+            "stop the feature workers, or leave the state out"
+        )
+    return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+
+
 def audit_log(
     platform: Platform,
     settings: Settings,
@@ -50,6 +77,7 @@ def audit_log(
     *,
     share: float = 1.0,
     files: Mapping[str, Path] | None = None,
+    state: Mapping[bytes, bytes] | None = None,
     strict: bool = False,
 ) -> Findings:
     """Audit a log with an application's declarations; arguments as ``snapshot.audit.audit`` says.

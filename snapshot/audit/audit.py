@@ -26,6 +26,7 @@ from tenuto.snapshot.audit.labels import by_request
 from tenuto.snapshot.audit.log import RecordedLog
 from tenuto.snapshot.audit.parquet_rows import read_directory
 from tenuto.snapshot.audit.sample_rows import read_topic
+from tenuto.snapshot.audit.state import compare_state, decode_state, expected_state
 from tenuto.snapshot.audit.stream_rows import StreamRows
 
 Events = Mapping[str, JudgedTopic[JudgedEvent]]
@@ -37,6 +38,7 @@ def audit(
     *,
     share: float = 1.0,
     files: Mapping[str, Path] | None = None,
+    state: Mapping[bytes, bytes] | None = None,
     strict: bool = False,
 ) -> Findings:
     """Audit a recorded log.
@@ -47,6 +49,7 @@ def audit(
         share: of the snapshots, by hash of their request, whose values and rows are compared;
             counts and dead letters are always those of all.
         files: a sink's directory, by sample stream.
+        state: what the layout's keys hold in Redis, while nobody writes there.
         strict: that everything has come to its end, so that what is final must be there, also
             where no end mark says so.
     """
@@ -98,6 +101,8 @@ def audit(
     is_due = _due(declared, log, events, snapshots, streams, strict)
     unwritten = check_letters(log, letters, refused, is_due, findings)
     check_counts(log, streams, letters, unwritten, findings)
+    if state is not None:
+        _check_state(declared, log, events, state, findings)
     return findings
 
 
@@ -105,6 +110,20 @@ def in_share(request_id: str, share: float) -> bool:
     """Whether a request belongs to a share of them, always the same one."""
     digest = hashlib.sha256(request_id.encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def _check_state(
+    declared: Declared,
+    log: RecordedLog,
+    events: Events,
+    keys: Mapping[bytes, bytes],
+    findings: Findings,
+) -> None:
+    features, rules = declared.features.features, declared.rules
+    fed = {topic: events[topic] for topic in declared.features.layout.topics}
+    found = decode_state(keys, features, rules, partitions=log.partitions)
+    expected = expected_state(features, rules, fed, found.entries)
+    compare_state(expected, found, features, rules, log, fed, findings)
 
 
 def _judged(declared: Declared) -> set[str]:

@@ -37,6 +37,9 @@ from tenuto.snapshot.audit.log import RecordedLog
     show_default=True,
     help="of the snapshots, by hash of their request",
 )
+@click.option(
+    "--state", "with_state", is_flag=True, help="compare Redis too, while nobody writes to it"
+)
 @click.option("--strict", is_flag=True, help="nothing may be waiting: what is final must be there")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="findings go there")
 @click.pass_obj
@@ -46,6 +49,7 @@ def command(
     record_dir: Path | None,
     samples: tuple[str, ...],
     share: float,
+    with_state: bool,
     strict: bool,
     json_file: Path | None,
 ) -> None:
@@ -54,15 +58,20 @@ def command(
     Reads the topics of the settings' namespace up to their ends, also while everything runs, and
     changes nothing. Exit code 0: all equal; 1: findings; 2: nothing to audit, or a wrong input.
     """
-    from tenuto.audit import AuditError, audit_log
+    from tenuto.audit import AuditError, audit_log, read_state
 
     if log_dir is not None and record_dir is not None:
         raise InputError("--record: a recorded log is there already: leave out --log or --record")
     files = dict(_sample_dirs(context, samples))
-    log = _read(log_dir) if log_dir is not None else _record(context, record_dir)
+    platform, settings = context.platform, context.settings
     try:
+        state = None
+        if with_state:
+            context.redis().close()
+            state = read_state(platform, settings)
+        log = _read(log_dir) if log_dir is not None else _record(context, record_dir)
         findings = audit_log(
-            context.platform, context.settings, log, share=share, files=files, strict=strict
+            platform, settings, log, share=share, files=files, state=state, strict=strict
         )
     except AuditError as error:
         raise InputError(str(error)) from error

@@ -17,7 +17,7 @@ import orjson
 import redis
 
 from tenuto import local
-from tenuto.audit import audit_log, record_log
+from tenuto.audit import audit_log, read_state, record_log
 from tenuto.drive.driver import (
     Counts,
     Driver,
@@ -283,7 +283,11 @@ class Run:
         if not options.audit:
             return {}
         files = {stream.name: options.samples_dir(stream.name) for stream in self.platform.samples}
-        return {"audit": audit_log(self.platform, self.settings, log, files=files, strict=True)}
+        state = read_state(self.platform, self.settings)
+        findings = audit_log(
+            self.platform, self.settings, log, files=files, state=state, strict=True
+        )
+        return {"audit": findings}
 
     def wait_for_training(self, timeout_s: float = 300.0) -> dict[str, Any]:
         """Wait until the trainer has learnt all samples; its figures."""
