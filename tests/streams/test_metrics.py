@@ -29,6 +29,7 @@ from tenuto.streams.capture import CaptureMetrics
 from tenuto.streams.feature_metrics import FeatureMetrics
 from tenuto.streams.join_metrics import JoinMetrics
 from tenuto.streams.outbox import Outbox
+from tenuto.streams.rebuild_metrics import retention_metrics
 from tenuto.streams.sink_metrics import SinkMetrics
 from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import Sizes, Topics, plan
@@ -193,7 +194,7 @@ def test_labels_carry_no_ids(scraped: dict[str, dict[str, Metric]], role: str) -
 @pytest.mark.parametrize(
     ("section", "metrics"),
     [
-        ("Feature worker", [FeatureMetrics]),
+        ("Feature worker", [FeatureMetrics, lambda r: retention_metrics(r, 1.0, {})]),
         ("Joiner", [JoinMetrics]),
         ("Parquet sink", [SinkMetrics]),
         ("Serving tier", [ServingMetrics, CaptureMetrics]),
