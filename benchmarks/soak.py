@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -238,6 +239,8 @@ def main() -> None:
     parser.add_argument("--trainer", action="store_true", help="a trainer learns along")
     parser.add_argument("--json", type=Path, help="write the figures there")
     asked = parser.parse_args()
+    # An orderly end, which removes what was written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     roles = [role for role in ROLES if role != "trainer" or asked.trainer]
     with tempfile.TemporaryDirectory(prefix="soak-") as name, local.start(asked.stack) as stack:
         folder = Path(name)
