@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ notes = os.open(config["notes"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 def note(kind: str, batch: Batch | None = None, **more: Any) -> None:
     """One line, by one write: there as a whole or not at all."""
-    line: dict[str, Any] = {"kind": kind, **more}
+    line: dict[str, Any] = {"kind": kind, "at_s": time.monotonic(), **more}
     if batch is not None:
         line |= {
             "partition": batch.partition,
@@ -71,8 +72,9 @@ app = faust_app(
     brokers=config["brokers"],
     max_poll_records=config.get("max_poll_records", 100),
     commit_interval_s=0.2,
-    session_timeout_s=6,
+    session_timeout_s=config.get("session_timeout_s", 6),
     rebalance_timeout_s=4,
+    consumer_group_instance_id=config.get("instance"),
 )
 delivery = install_batches(app, Positions())
 topic = app.topic(config["topic"])
