@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import secrets
 import time
 import uuid
 from itertools import count
@@ -24,7 +25,7 @@ class Node:
 
     Attributes:
         cluster_id: new at each start: what was there before is gone.
-        producer_ids: the next one for an idempotent producer.
+        producer_ids: the next one for an idempotent producer; others at each start.
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class Node:
         self.cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         self.topics = Topics(partitions_default)
         self.coordinator = Coordinator(loop)
-        self.producer_ids = count(1_000)
+        # A producer that outlives a start keeps the id of before: nobody else may be given it, or
+        # the records of one are taken for doubles of the other's.
+        self.producer_ids = count(secrets.randbits(48) << 12)
 
     @staticmethod
     def now_ms() -> int:
