@@ -94,7 +94,9 @@ def audit_log(
                 f"{name}: has {len(topic.partitions)} partitions, not {log.partitions}: set "
                 "kafka.partitions to what the topics were made with"
             )
-    findings = audit(declared(platform, settings), log, share=share, files=files, strict=strict)
+    findings = audit(
+        declared(platform, settings), log, share=share, files=files, state=state, strict=strict
+    )
     if not findings.snapshots and findings.clean:
         raise AuditError("0 snapshots to compare: nothing to audit")
     return findings

@@ -157,6 +157,8 @@ def _learnt(f: dict[str, Any]) -> list[str]:
     def interval(name: str) -> str:
         if f[name] is None:
             return "-"
+        if f[f"{name}_low"] is None or f[f"{name}_high"] is None:
+            return f"{f[name]:.2f} (too few for an interval)"
         return f"{f[name]:.2f} (95 %: {f[f'{name}_low']:.2f} to {f[f'{name}_high']:.2f})"
 
     lines = [

@@ -20,6 +20,7 @@ from tenuto.drive.workers import WorkerFailedError
 from tenuto.features.durations import duration_ms
 from tenuto.features.events import Event
 from tenuto.local import StackError
+from tenuto.snapshot.audit.findings import Findings
 from tenuto.streams.outbox import BrokerUnavailableError
 from tenuto.streams.reach import CredentialsError, UnavailableError
 
@@ -152,9 +153,8 @@ def judge(figures: dict[str, Any]) -> None:
 
 def write_figures(figures: dict[str, Any], json_file: Path | None) -> str:
     """A run's figures as JSON text, in ``json_file`` too where one is given."""
-    text = orjson.dumps(
-        figures, option=orjson.OPT_INDENT_2, default=lambda findings: findings.to_json()
-    ).decode()
+    judged = {k: v.to_json() if isinstance(v, Findings) else v for k, v in figures.items()}
+    text = orjson.dumps(judged, option=orjson.OPT_INDENT_2).decode()
     if json_file is not None:
         json_file.write_text(text + "\n")
     return text

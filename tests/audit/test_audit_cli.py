@@ -91,3 +91,28 @@ def test_a_broker_is_audited_and_its_log_kept(
     assert (wrong.returncode, "kafka.partitions" in wrong.stderr) == (2, True)
     absent = audit(broker, **(env | {"TENUTO_NAMESPACE": "nobody"}))
     assert (absent.returncode, "does not exist" in absent.stderr) == (2, True)
+
+
+def test_a_replay_audits_itself_redis_included_and_keeps_its_log(tmp_path: Path) -> None:
+    rows = [f"r{n},u{n % 3},q,i{n % 4},0,{1_700_000_000_000 + n * 5_000}\n" for n in range(20)]
+    header = "request_id,user_id,query,item_id,position,request_ts_ms\n"
+    (tmp_path / "log.csv").write_text(header + "".join(rows))
+    command = ["replay", "log.csv", "--out", "samples", "--audit", "--record", "log"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tenuto", *command],
+        cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "20 snapshots audited: clean" in done.stderr
+    told = json.loads(done.stdout)["audit"]
+    assert told["checks"]["files"]["equal"] == 20
+    assert told["checks"]["progress"]["equal"] > 0
+    assert audit("--log", str(tmp_path / "log")).returncode == 0
+    again = subprocess.run(
+        [sys.executable, "-m", "tenuto", *command, "--out", "others"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert (again.returncode, "--record log: there is something already" in again.stderr) == (
+        2,
+        True,
+    )
