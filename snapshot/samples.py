@@ -77,12 +77,14 @@ def sample_schema(
     """Names and types of a batch's columns.
 
     Args:
-        columns: (name, definition hash) of the features, as the snapshots say.
+        columns: (name, definition hash) of the features, as the snapshots say; one that has the
+            name of a label, from before the label was declared, is left out.
         scores: names of the served scores.
         stream: whose labels they carry.
     """
     features = []
-    for name, digest in columns:
+    for index in _carried(columns, stream):
+        name, digest = columns[index]
         features.append(pa.field(name, pa.float32(), False, {HASH_METADATA: digest.encode()}))
         features.append(pa.field(name + STATE_SUFFIX, pa.uint8(), False))
     served = [pa.field(SERVED_PREFIX + name, pa.float32()) for name in scores]
@@ -164,7 +166,7 @@ def _batch(
         number([s.request_ts for s in snapshots], np.int64),
         number([s.as_of for s in snapshots], np.int64),
     ]
-    for index in range(len(first.columns)):
+    for index in _carried(first.columns, stream):
         columns += [np.ascontiguousarray(values[:, index]), np.ascontiguousarray(states[:, index])]
     columns += labels.values()
     for name in scores:
@@ -187,6 +189,16 @@ def _batch(
         for column, field in zip(columns, schema, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _carried(columns: Sequence[tuple[str, str]], stream: SampleStream) -> list[int]:
+    """Which of the snapshots' columns the samples of a stream have: no label's name twice."""
+    labels = set(label_schema(stream).names)
+    return [
+        index
+        for index, (name, _) in enumerate(columns)
+        if name not in labels and name + STATE_SUFFIX not in labels
+    ]
 
 
 def _served(snapshots: Sequence[Snapshot], name: str) -> pa.Array:

@@ -153,7 +153,7 @@ class JoinWorker:
             # The last record's end is a lower bound even when a zombie wrote it: readers of the
             # chain take no row twice.
             last, begin = extents[sample_tp].last, extents[tp].begin
-            told = interval_of(last.headers) if last is not None else None
+            told = self._told(sample_tp, last)
             start, arrival_ms = (told.end, told.arrival_ms) if told else (begin, 0)
             if start < begin:
                 # The next record's interval reaches over them, so that the chain goes on.
@@ -172,6 +172,22 @@ class JoinWorker:
             offset = first[label][0] if label in first else extents[label].end
             positions[label] = max(extents[label].begin, offset if since[label] > 0 else 0)
         return positions
+
+    @staticmethod
+    def _told(tp: TP, last: Any) -> Interval | None:
+        """The interval of a partition's last samples record; None to join from the first snapshot.
+
+        Where someone else wrote it, all is joined again: readers take no row twice.
+        """
+        if last is None:
+            return None
+        try:
+            return interval_of(last.headers)
+        except ValueError as error:
+            logger.warning(
+                "%s[%d]@%d: %s: joining from the first snapshot", *tp, last.offset, error
+            )
+            return None
 
     def _label_tps(self, numbers: Collection[int]) -> list[TP]:
         return [TP(topic, number) for topic in self._codecs for number in numbers]

@@ -9,6 +9,7 @@ from tenuto.features.matrix import Matrix, Stamp
 from tenuto.features.progress import PROGRESS_DTYPE
 from tenuto.features.reader import Request
 from tenuto.features.rules import TimeRules
+from tenuto.features.schema import Column
 from tenuto.presets import video
 from tenuto.snapshot import record
 from tenuto.snapshot.delay_line import DelayLine
@@ -104,3 +105,22 @@ def test_a_snapshot_waits_without_its_log_positions_and_shares_its_columns(
     assert first.log.partitions == 0
     assert second.columns is first.columns
     assert second.columns == placed[1].snapshot.columns
+
+
+def test_a_feature_from_before_there_was_a_label_of_its_name_is_left_out(line: DelayLine) -> None:
+    columns = (Column("clicked", "0" * 16), Column("age", "1" * 16))
+    values = np.array([[7.0, 8.0]], np.float32)
+    stamp = Stamp((), np.zeros((0, 1), PROGRESS_DTYPE))
+    matrix = Matrix(
+        ["i"], columns, values, values.astype(np.uint8), T, stamp, "0" * 16, {}, "u", "q"
+    )
+    taken = record.of(Request("r", "u", "q", T), matrix)
+    line.add_snapshots([PlacedSnapshot(taken, 0, T)], 1, T)
+    labels_read_to(line, T + HORIZON_MS + 1)
+    (emission,) = line.emit()
+    assert emission.rows is not None
+    names = emission.rows.schema.names
+    assert len(set(names)) == len(names)
+    (row,) = emission.rows.to_pylist()
+    assert (row["clicked"], row["age"], row["age__state"]) == (0, 8.0, 8)
+    assert "clicked__state" not in names

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
 
 import tenuto
 from tenuto import local
@@ -64,6 +65,10 @@ def settings(
     with Topics(found.kafka) as admin:
         admin.create(topics)
         assert not admin.check(topics).problems
+    # What a stranger wrote must not keep the joiner from its start, nor readers from its rows.
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    producer.send("live.samples", b"not Arrow", partition=0).get(30)
+    producer.close()
     with Workers(environment(found) | {"PYTHONPATH": env["PYTHONPATH"]}, tmp_path / "logs") as w:
         w.start("features", ["worker", "features"])
         w.start("join", ["worker", "join"])
