@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test fuzz lint types imports format clean
+.PHONY: help demo test fuzz faults lint types imports format clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ test: $(VENV)/dev ## all tests (Apache Kafka's run where KAFKA_HOME names one)
 
 fuzz: $(VENV)/dev ## INPUTS=1000000 SEED=1: hostile input into every decoder; not in make test
 	$(BIN)/python tests/fuzz/fuzz.py --inputs $(or $(INPUTS),1000000) --seed $(or $(SEED),1)
+
+faults: $(VENV)/dev ## SCHEDULES=200 SEED=1 of faults, each judged (ONLY=7 for one, MUTANTS=1, OPTIONS='--json FILE')
+	cd tests/faults && $(abspath $(BIN))/python -m fault_suite --schedules $(or $(SCHEDULES),200) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY)) $(if $(MUTANTS),--mutants) $(OPTIONS)
 
 lint: $(VENV)/dev ## ruff
 	$(BIN)/ruff format --check .
