@@ -18,7 +18,7 @@ settings.register_profile("tenuto", deadline=None)
 settings.load_profile("tenuto")
 
 # Oracles and what tests share are plain modules beside the tests that use them.
-for folder in ("features", "snapshot", "streams", "serving", "drive", "trainer", "audit"):
+for folder in ("features", "snapshot", "streams", "serving", "drive", "trainer", "faults", "audit"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,12 +182,3 @@ def percentile(values: Sequence[float], share: float) -> float:
     """A value that so much of them does not exceed; 0 for none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
-
-
-def summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Counts by name over several."""
-    total: dict[str, int] = {}
-    for one in counts:
-        for name, n in one.items():
-            total[name] = total.get(name, 0) + n
-    return dict(sorted(total.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +35,10 @@ def judge(
     log = record_log(platform, settings)
     files = {stream.name: options.samples_dir(stream.name) for stream in platform.samples}
     # The workers have ended: Redis stands still.
-    state = read_state(platform, settings)
+    state: Mapping[bytes, bytes] | None = read_state(platform, settings)
+    if any(fault.kind == "retention" for fault in schedule.faults):
+        # It holds what the log has lost: the log cannot say any more what it must hold.
+        state, verdict.notes["state"] = None, "not compared"
     findings = audit_log(platform, settings, log, files=files, state=state, strict=True)
     counts = findings.to_json()
     verdict.notes["checked"] = {name: one["checked"] for name, one in counts["checks"].items()}

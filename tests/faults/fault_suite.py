@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_drive import percentile
+from fault_fixed import MUTANTS
 from fault_schedule import Schedule, Stack, schedule
 from fault_servers import shared_kafka
 
@@ -175,13 +176,6 @@ def told_summary(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def mutant_schedules() -> list[Schedule]:
-    """One for each planted bug, that it cannot pass."""
-    from fault_fixed import MUTANTS
-
-    return MUTANTS
-
-
 def main() -> None:
     """Run what the command line says."""
     parser = argparse.ArgumentParser(prog="fault_suite", description=__doc__)
@@ -222,7 +216,7 @@ def main() -> None:
 
 def _judge_mutants(log: Path | None, jobs: int) -> int:
     """Whether a schedule has caught each planted bug, and how it was named."""
-    results = run_all(mutant_schedules(), jobs=jobs, log=log, told=lambda line: None)
+    results = run_all(MUTANTS, jobs=jobs, log=log, told=lambda line: None)
     for result in results:
         caught = "caught" if result.failures else "NOT CAUGHT"
         print(f"{result.schedule.mutant}: {caught} by {result.schedule}")
