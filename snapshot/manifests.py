@@ -126,6 +126,10 @@ def check_files(directory: Path, manifests: Sequence[Manifest]) -> None:
                 f"{path}: missing, though {named} names it: restore it, or remove the manifests "
                 "up to that one"
             ) from error
+        except OSError as error:
+            # A name that no file system takes, or a loop of links.
+            where = str(path)[:200]
+            raise SampleFilesError(f"{where}: {error.strerror}: restore its manifest") from error
         if size != file.bytes:
             raise SampleFilesError(
                 f"{path}: {size} bytes: its manifest says {file.bytes}: restore the file"

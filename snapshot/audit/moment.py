@@ -110,9 +110,14 @@ class Read:
 
 
 class ItemMoment:
-    """One item of a read."""
+    """One item of a read.
 
-    def __init__(self, read: Read, item: int) -> None:
+    Args:
+        is_known: taken to be seen, whatever the log says.
+    """
+
+    def __init__(self, read: Read, item: int, *, is_known: bool = False) -> None:
+        self._is_known = is_known
         self.request_ts_ms: int = read.fields["request_ts"]
         self._read = read
         self._item = item
@@ -157,7 +162,7 @@ class ItemMoment:
 
     def seen(self, counter: Counter) -> bool:
         ids = self.ids(self._read.prefixes.stored[counter.entity.name])
-        return ids is not None and self._read.seen(counter.entity.name, ids)
+        return ids is not None and (self._is_known or self._read.seen(counter.entity.name, ids))
 
     def context(self, name: str) -> float | None:
         if self._read.fields["context"].get(name) is None:

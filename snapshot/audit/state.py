@@ -143,7 +143,8 @@ def compare_state(
     """Count what is equal and what is not, as ``state`` and ``progress``.
 
     Tiles that no ring reaches any more are left out, and so is an entity that the store does not
-    hold because it was swept or is all zeros.
+    hold because it was swept or is all zeros. What retention deleted, the store still has, as it has
+    what it read before a gap: tiles that may hold such records are unverifiable.
     """
     stored = {entity.entity.name: entity for entity in stored_entities(features, rules)}
     for key, text in found.foreign.items():
@@ -151,6 +152,7 @@ def compare_state(
     _compare_entries(found, log, events, findings)
     slowest = min((entry.arrival for entry in found.entries.values()), default=0)
     oldest_ms = slowest - rules.lateness_ms - rules.slack_ms - rules.future_ms
+    lost_ms = _lost_ms(found, rules, log, Arrivals(log, events))
     for name, ids in sorted({*expected.entities, *found.entities}):
         entity = stored[name]
         mine = expected.entities.get((name, ids), EntityState())
@@ -158,18 +160,44 @@ def compare_state(
         if theirs is None and _is_swept(entity, mine, oldest_ms):
             findings.equal("state")
             continue
-        _compare_entity(entity, ids, mine, theirs or EntityState(), findings)
+        lost = max((lost_ms.get(topic, 0) for topic in entity.topics), default=0)
+        _compare_entity(entity, ids, mine, theirs or EntityState(), lost, findings)
+
+
+def _lost_ms(
+    found: State, rules: TimeRules, log: RecordedLog, arrivals: Arrivals
+) -> dict[str, int]:
+    """By topic, until when event times of records may lie that were read and then deleted."""
+    lost: dict[str, int] = {}
+    for (topic, partition), entry in found.entries.items():
+        start = log.topics[topic].partitions[partition].start
+        if entry.origin > start or start == 0:
+            continue
+        until_ms = arrivals.at((topic, partition), start) or entry.arrival
+        if entry.origin == start:
+            # A gap moved it there, or the store began there.
+            until_ms = max(until_ms, entry.origin_arrival)
+        lost[topic] = max(lost.get(topic, 0), until_ms + rules.future_ms)
+    return lost
 
 
 def _compare_entity(
-    entity: StoredEntity, ids: Ids, mine: EntityState, theirs: EntityState, findings: Findings
+    entity: StoredEntity,
+    ids: Ids,
+    mine: EntityState,
+    theirs: EntityState,
+    lost_ms: int,
+    findings: Findings,
 ) -> None:
     where = f"{entity.entity.name} {'/'.join(ids)}".strip()
     faults = []
+    unverifiable = False
     for window in entity.windows:
-        length_ms = window.window.length_ms
+        length_ms, lost_tile = window.window.length_ms, lost_ms // window.window.tile_ms
         heads = mine.heads.get(length_ms, -1), theirs.heads.get(length_ms, -1)
-        if theirs.heads and heads[0] != heads[1]:
+        if lost_ms and heads[0] < heads[1] <= lost_tile:
+            unverifiable = True
+        elif theirs.heads and heads[0] != heads[1]:
             faults.append(f"head of {length_ms} ms: expected tile {heads[0]}, found {heads[1]}")
         gone = max(heads) - window.ring
         rows = mine.tiles.get(length_ms, {}), theirs.tiles.get(length_ms, {})
@@ -177,6 +205,9 @@ def _compare_entity(
             if tile <= gone:
                 continue
             cells = rows[0].get(tile, {}), rows[1].get(tile, {})
+            if lost_ms and tile <= lost_tile and cells[0] != cells[1]:
+                unverifiable = True
+                continue
             faults += [
                 f"{cell} of tile {tile} of {length_ms} ms: expected {cells[0].get(cell, 0)}, "
                 f"found {cells[1].get(cell, 0)}"
@@ -186,6 +217,8 @@ def _compare_entity(
     if faults:
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
         findings.add("mismatching", "state", where, "; ".join(faults[:3]) + more)
+    elif unverifiable:
+        findings.unverifiable["state"] += 1
     else:
         findings.equal("state")
 
@@ -205,7 +238,9 @@ def _compare_entries(
         faults = []
         if entry.incarnation != log.topics[topic].incarnation:
             faults.append(f"incarnation {entry.incarnation.hex()}: the log's is another one")
-        if not entry.origin <= entry.next <= part.end or entry.rebuild_until > part.end:
+        # A gap may have cut a batch in progress: the rest of it begins behind the gap.
+        last = max(entry.next, entry.batch_end)
+        if not (entry.origin <= last and entry.next <= part.end) or entry.rebuild_until > part.end:
             faults.append(
                 f"origin {entry.origin}, next {entry.next}, rebuild_until {entry.rebuild_until}: "
                 f"must ascend, and the log ends at {part.end}"

@@ -16,6 +16,7 @@ from tenuto.snapshot.audit.snapshot_positions import Arrivals, TopicPositions
 from tenuto.snapshot.audit.stored import StoredEntity
 
 FRESH, MISSING, STALE, REBUILDING = range(4)
+_UNKNOWN_LAG_MS = 2**62
 STATE_NAMES = {FRESH: "fresh", MISSING: "missing", STALE: "stale", REBUILDING: "rebuilding"}
 
 
@@ -118,6 +119,25 @@ class StateRules:
             found.add(STALE if is_stale else MISSING if is_nan else FRESH)
         return found
 
+    def may_be_known(
+        self, feature: Feature, topics: Sequence[TopicPositions], streams: dict[str, Stream]
+    ) -> bool:
+        """Whether only records that the log has lost may say that an entity was seen.
+
+        Where a gap moved a store's origin on, the store still has what it read before it.
+        """
+        if feature.missing_with is None or not self._has_start:
+            return False
+        return (
+            self.must_rebuild(feature, streams, is_seen=False)
+            and not self.must_rebuild(feature, streams, is_seen=True)
+            and any(
+                0 < reached.origin <= self._log.topics[one.topic].partitions[partition].start
+                for one in topics
+                for partition, reached in enumerate(one.partitions)
+            )
+        )
+
     def is_cut(
         self, feature: Feature, topics: Sequence[TopicPositions], as_of: int, is_seen: bool
     ) -> bool:
@@ -152,7 +172,7 @@ class StateRules:
         return found
 
     def _stream(self, one: TopicPositions, as_of: int) -> Stream:
-        least = most = -(2**62)
+        least = most = -_UNKNOWN_LAG_MS
         joined: int | None = None
         behind = False
         for partition, reached in enumerate(one.partitions):
@@ -160,9 +180,13 @@ class StateRules:
             log = self._log.topics[one.topic].partitions[partition]
             # At zero the store may not even have known the partition.
             behind = behind or reached.next < log.end or reached.next == 0
-            arrival = self._arrivals.before(at, reached.next)
-            least = max(least, as_of - arrival)
-            most = max(most, as_of - self._arrivals.since(at, reached.origin, reached.next))
+            if 0 < reached.next <= log.start:
+                # What had arrived before the gap, the log no longer says.
+                least = max(least, as_of - self._arrivals.at(at, log.start))
+                most = _UNKNOWN_LAG_MS
+            else:
+                least = max(least, as_of - self._arrivals.before(at, reached.next))
+                most = max(most, as_of - self._arrivals.since(at, reached.origin, reached.next))
             if reached.origin:
                 # Until a record comes after a gap, nobody knows when the gap ends.
                 behind = behind or reached.next == reached.origin

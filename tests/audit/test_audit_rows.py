@@ -57,8 +57,8 @@ def test_a_healthy_log_is_clean_and_everything_in_it_was_compared(recorded: Reco
 def test_a_running_system_is_clean_whenever_it_is_looked_at(recorded: Recorded) -> None:
     seen = [recorded.audit(log) for log in recorded.meanwhile]
     assert [findings.table() for findings in seen if not findings.clean] == []
-    assert all(findings.checked["snapshots"] for findings in seen)
-    assert all(findings.waiting["snapshots"] for findings in seen)
+    assert any(findings.checked["snapshots"] for findings in seen)
+    assert any(findings.waiting["snapshots"] for findings in seen)
 
 
 def test_a_bit_of_a_feature_is_found_with_its_column_and_both_values(recorded: Recorded) -> None:

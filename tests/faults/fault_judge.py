@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fault_schedule import Schedule
 from fault_servers import Servers
 
 from tenuto.audit import audit_log, read_state, record_log
@@ -28,17 +26,13 @@ def judge(
     platform: Platform,
     options: RunOptions,
     servers: Servers,
-    schedule: Schedule,
 ) -> Verdict:
     """Judge a run that has ended, while its servers still run."""
     verdict = Verdict()
     log = record_log(platform, settings)
     files = {stream.name: options.samples_dir(stream.name) for stream in platform.samples}
     # The workers have ended: Redis stands still.
-    state: Mapping[bytes, bytes] | None = read_state(platform, settings)
-    if any(fault.kind == "retention" for fault in schedule.faults):
-        # It holds what the log has lost: the log cannot say any more what it must hold.
-        state, verdict.notes["state"] = None, "not compared"
+    state = read_state(platform, settings)
     findings = audit_log(platform, settings, log, files=files, state=state, strict=True)
     counts = findings.to_json()
     verdict.notes["checked"] = {name: one["checked"] for name, one in counts["checks"].items()}

@@ -162,7 +162,7 @@ def run_schedule(
                 options = replace(options, out_dir=folder / "samples2")
                 schedule = replace(schedule, faults=[])
                 field_ = drive(schedule, options, servers, folder, log, outcome)
-            verdict = judge(settings, platform, options, servers, schedule)
+            verdict = judge(settings, platform, options, servers)
             _conclude(outcome, field_, verdict)
         except Exception as error:
             outcome.failures.append(f"{type(error).__name__}: {error}")

@@ -160,6 +160,11 @@ def test_a_size_that_is_claimed_is_held_against_the_file(
         Samples(directory_of(tmp_path, **claim)).table()
 
 
+def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SampleFilesError, match="too long"):
+        Samples(directory_of(tmp_path, path="a" * 300)).table()
+
+
 def test_a_manifest_that_is_no_file_of_a_manifests_size_is_not_read(tmp_path: Path) -> None:
     directory = directory_of(tmp_path)
     (path,) = directory.rglob("*.json")
