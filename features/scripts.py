@@ -161,15 +161,17 @@ return {1, sub(entry, 1, 32) .. tail}
 REPLACE = """
 -- KEYS: progress. ARGV: entry offset, the entry expected ('' for absent), the new entry, bytes
 --       of all entries together.
--- Writes the entry only over the expected one; returns {1, new} or {0, what stands there}.
+-- Writes the entry only over the expected one; returns {1, new}, {0, what stands there}, or
+-- {2, ''} where there is no progress at all.
+local size = redis.call('STRLEN', KEYS[1])
+if size == 0 then return {2, ''} end
+if size ~= tonumber(ARGV[4]) then
+  return redis.error_reply('TENUTO ' .. KEYS[1] .. ' has ' .. size .. ' bytes')
+end
 local at = tonumber(ARGV[1])
 local entry = redis.call('GETRANGE', KEYS[1], at, at + #ARGV[3] - 1)
-local absent = #entry < #ARGV[3] or string.sub(entry, 1, 16) == string.rep('\\0', 16)
+local absent = string.sub(entry, 1, 16) == string.rep('\\0', 16)
 if (ARGV[2] == '' and not absent) or (ARGV[2] ~= '' and entry ~= ARGV[2]) then return {0, entry} end
--- Its length is always that of all entries, so that a reader sees another partition count.
-if redis.call('STRLEN', KEYS[1]) < tonumber(ARGV[4]) then
-  redis.call('SETRANGE', KEYS[1], ARGV[4] - 1, '\\0')
-end
 redis.call('SETRANGE', KEYS[1], at, ARGV[3])
 return {1, ARGV[3]}
 """

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tenuto.features.aggregate import Deltas
 from tenuto.features.chunks import cut
+from tenuto.features.founding import Founding
 from tenuto.features.layout import Layout
 from tenuto.features.packed_script import PackedScript, argument
 from tenuto.features.progress import ENTRY_BYTES, NO_ARRIVAL, Entry, unpack_all
@@ -132,7 +133,9 @@ class Store:
         self.prefix = key_prefix(layout, namespace).encode()
         self.progress_key = self.prefix + b"progress"
         self._apply = PackedScript(client, apply_script(layout))
+        self._size = len(layout.topics) * partitions * ENTRY_BYTES
         self._replace = client.register_script(REPLACE)
+        self._founding = Founding(client, self.prefix, self.progress_key, self._size)
         self._sweep = client.register_script(sweep_script(layout))
 
     def slot(self, topic: str, partition: int) -> Slot:
@@ -177,12 +180,20 @@ class Store:
 
     def entry(self, slot: Slot) -> Entry | None:
         """Where a partition stands; None when the store does not know it."""
-        at, end = slot.at, slot.at + ENTRY_BYTES - 1
-        return Entry.unpack(cast(bytes, self.client.getrange(self.progress_key, at, end)))
+        return self.entries([slot])[0]
 
     def entries(self, slots: Sequence[Slot]) -> list[Entry | None]:
-        """Where several partitions stand, in one round trip."""
+        """Where several partitions stand, in one round trip.
+
+        Raises:
+            StoreError: progress is not as long as it must be.
+        """
         blob = cast("bytes | None", self.client.get(self.progress_key)) or b""
+        if blob and len(blob) != self._size:
+            raise StoreError(
+                f"redis: {self.progress_key.decode()} has {len(blob)} bytes: must be {self._size}: "
+                "it is damaged, or of another number of partitions; --reset rebuilds from the log"
+            )
         return [Entry.unpack(blob[slot.at : slot.at + ENTRY_BYTES]) for slot in slots]
 
     def next_offsets(self) -> NDArray[np.int64]:
@@ -200,16 +211,22 @@ class Store:
         rebuild_until: int = 0,
         arrival: int = NO_ARRIVAL,
     ) -> Entry:
-        """Enter a partition that the store does not know; another worker's entry wins."""
+        """Enter a partition that the store does not know; another worker's entry wins.
+
+        Where the store knows no partition at all, what is left of an earlier one is deleted first.
+        """
         new = Entry(incarnation, origin, origin_arrival, origin, arrival, rebuild_until)
-        # Over nothing it is written, and something is returned otherwise.
-        return cast(Entry, self.replace(slot, None, new))
+        while (entry := self.replace(slot, None, new)) is None:
+            self._founding.found()
+        return entry
 
     def replace(self, slot: Slot, expected: Entry | None, new: Entry) -> Entry | None:
-        """Put an entry in the place of the expected one; returns what stands there after."""
+        """Put an entry in the place of the expected one; returns what stands there after.
+
+        None where nothing does: the store has lost its progress.
+        """
         before = b"" if expected is None else expected.pack()
-        size = len(self.layout.topics) * self.partitions * ENTRY_BYTES
-        arguments: list[Any] = [slot.at, before, new.pack(), size]
+        arguments: list[Any] = [slot.at, before, new.pack(), self._size]
         _, entry = self._replace(keys=[self.progress_key], args=arguments)
         return Entry.unpack(entry)
 
@@ -285,11 +302,14 @@ class Store:
         return Swept(int(answer[0]), answer[1], views)
 
     def clear(self) -> None:
-        """Delete everything of this layout; positions first, so that readers see it at once."""
+        """Forget all positions; whoever enters a partition next deletes the rest before.
+
+        So a reset that is killed on its way leaves nothing half done, and readers see it at once.
+        """
         self.client.delete(self.progress_key)
-        for key in self.all_keys():
-            self.client.delete(key)
 
     def all_keys(self) -> Iterator[bytes]:
-        """Every key of this layout, for tests and for sizes."""
-        return iter(self.client.scan_iter(self.prefix + b"*", 1000))
+        """Every key of the state, progress and entities, for tests and for sizes."""
+        if self.client.exists(self.progress_key):
+            yield self.progress_key
+        yield from self.client.scan_iter(self.prefix + b"[0-9]*", 1000)

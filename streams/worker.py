@@ -25,6 +25,8 @@ from tenuto.streams.transport import BatchSchema
 CRASH_GRACE_S = 20.0
 # How soon a worker learns at most that its group changes, however long a session is.
 HEARTBEAT_S = 1.0
+# How soon a group whose leader saw no topics, as when they are made anew, deals them out again.
+METADATA_AGE_S = 10.0
 
 
 def faust_app(
@@ -74,6 +76,7 @@ def faust_app(
         "broker_rebalance_timeout": rebalance_timeout_s,
         "consumer_max_fetch_size": max_partition_fetch_bytes,
         "consumer_auto_offset_reset": "earliest",
+        "consumer_metadata_max_age_ms": int(METADATA_AGE_S * 1000),
         "agent_supervisor": CrashingSupervisor,
         "Schema": BatchSchema,
         "store": "memory://",
