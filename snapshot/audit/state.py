@@ -143,8 +143,8 @@ def compare_state(
     """Count what is equal and what is not, as ``state`` and ``progress``.
 
     Tiles that no ring reaches any more are left out, and so is an entity that the store does not
-    hold because it was swept or is all zeros. What retention deleted, the store still has, as it has
-    what it read before a gap: tiles that may hold such records are unverifiable.
+    hold because it was swept or is all zeros. What retention deleted, the store still has, as it
+    has what it read before a gap: tiles that may hold such records are unverifiable.
     """
     stored = {entity.entity.name: entity for entity in stored_entities(features, rules)}
     for key, text in found.foreign.items():

@@ -82,7 +82,7 @@ class World:
     def apply(self, topic: str, end: int | None = None, *, chunks: int | None = None) -> None:
         """Apply what has not been; with ``chunks`` so many scripts of the batch only."""
         slot, entry = self.store.slot(topic, 0), self.entries[topic]
-        end = len(self.records[topic]) if end is None else end
+        end = _partition(self.records[topic]).end if end is None else end
         if end == entry.next:
             return
         deltas, arrival = self.deltas(topic, entry.next, end)
@@ -130,7 +130,7 @@ class World:
 
     def log(self) -> RecordedLog:
         topics = {
-            name: TopicLog(LIFE, [PartitionLog(0, len(records), records)])
+            name: TopicLog(LIFE, [_partition(records)])
             for name, records in {**self.records, "snapshots": self.snapshots}.items()
         }
         return RecordedLog(topics, 1)
@@ -163,3 +163,10 @@ class World:
         expected = expected_state(features, rules, events, found.entries)
         compare_state(expected, found, features, rules, self.log(), events, findings)
         return findings
+
+
+def _partition(records: Sequence[RawRecord]) -> PartitionLog:
+    """All that is left of a partition."""
+    if not records:
+        return PartitionLog(0, 0, records)
+    return PartitionLog(records[0].offset, records[-1].offset + 1, records)

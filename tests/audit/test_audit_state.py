@@ -57,6 +57,24 @@ def test_progress_that_moved_before_its_deltas_is_found(redis_url: str) -> None:
     assert "expected 3, found 2" in the_one(world.audit_state(), "mismatching", "state")
 
 
+def test_what_retention_took_is_unverifiable_and_what_came_after_it_is_not(redis_url: str) -> None:
+    world = busy(redis_url)
+    # Retention leaves the last record, and what comes an hour later.
+    world.records["impressions"] = world.records["impressions"][-1:]
+    later = world.records["impressions"][0].timestamp_ms + 3_600_000
+    for at in range(3):
+        world.write("impressions", later + at, item_id="late")
+    world.apply_all()
+    findings = world.audit_state()
+    assert findings.clean, findings.table()
+    assert findings.unverifiable["state"] > 0
+    world.write("impressions", later + 3, item_id="late")
+    slot, entry = world.store.slot("impressions", 0), world.entries["impressions"]
+    moved = entry_fields(entry, next=entry.next + 1, arrival=later + 3)
+    world.store.replace(slot, entry, type(entry)(*moved))
+    assert world.audit_state().found["state", "mismatching"] > 0
+
+
 def test_a_wrong_arrival_and_foreign_bytes_are_found(redis_url: str) -> None:
     world = busy(redis_url)
     slot, entry = world.store.slot("clicks", 0), world.entries["clicks"]
