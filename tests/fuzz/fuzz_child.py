@@ -84,11 +84,14 @@ def try_one(
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
         return "".join(traceback.format_exception(error, limit=-8))[-6_000:]
     spent_s = time.process_time() - started_s
-    if spent_s > SLOW_S:
-        return f"took {spent_s:.1f} s"
     grown = _peak_bytes() - peak
+    too_much = []
+    if spent_s > SLOW_S:
+        too_much.append(f"{spent_s:.1f} s")
     if grown > MEMORY_BYTES:
-        return f"took {grown // 2**20} MiB of memory"
+        too_much.append(f"{grown // 2**20} MiB of memory")
+    if too_much:
+        return "took " + " and ".join(too_much)
     totals.update(outcome)
     return None
 
