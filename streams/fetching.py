@@ -49,6 +49,11 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._partition_assignment_strategy = (RangePartitionAssignor,)
         return consumer
 
+    async def forget_all(self) -> None:
+        """Deliver nothing until the next seek, and let no batch that is on its way be current."""
+        self.generations.clear()
+        self._expected.clear()
+
     async def seek_all(self, positions: Mapping[TP, int]) -> None:
         """Read the partitions that are still assigned from these positions: a new generation."""
         consumer = self._ensure_consumer()

@@ -101,6 +101,7 @@ class JoinWorker:
         self._max_bytes = max_bytes
         self._tight = False
         self._lines: dict[int, DelayLine] = {}
+        self._next: dict[TP, int] = {}
         self._topics = {codec.event.name: topic for topic, codec in codecs.items()}
         self._paused: set[TP] = set()
         self._lock = asyncio.Lock()
@@ -171,6 +172,7 @@ class JoinWorker:
             # Without a record that young, the end is where such a one will come.
             offset = first[label][0] if label in first else extents[label].end
             positions[label] = max(extents[label].begin, offset if since[label] > 0 else 0)
+        self._next = dict(positions)
         return positions
 
     @staticmethod
@@ -201,6 +203,7 @@ class JoinWorker:
             line = self._lines.get(batch.partition)
             if line is None or not self.delivery.is_current(batch):
                 return
+            self._follow(batch)
             if batch.topic == self._snapshots_topic:
                 await self._take_snapshots(line, batch)
             else:
@@ -238,6 +241,18 @@ class JoinWorker:
                     f"dropped before its horizon of {horizon}: raise it, run more joiners, or "
                     "declare shorter windows"
                 )
+
+    def _follow(self, batch: Batch) -> None:
+        """Insist that no record is left out: nobody else would notice that a label was.
+
+        Raises:
+            RuntimeError: the batch does not follow upon the last one. Nothing is lost: the next
+                start goes on.
+        """
+        expected = self._next[batch.tp]
+        if batch.start != expected:
+            raise RuntimeError(f"{batch!r} came, and offset {expected} was to be next")
+        self._next[batch.tp] = batch.end
 
     async def _take_snapshots(self, line: DelayLine, batch: Batch) -> None:
         accepted = judge_snapshots(self._snapshot_limits, batch, line.snapshots.arrival_ms)

@@ -96,6 +96,10 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Start where the application stands; by committed offset where it doesn't say."""
+        # When one rebalance follows upon another, Faust ends the first one's recovery within the
+        # second and lets records flow: a batch from before would be taken for one that follows
+        # upon the positions that the application is about to say.
+        await self._thread.call_thread(self._thread.forget_all)
         committed = {TP(*tp): at for tp, at in (await super().seek_to_committed()).items()}
         # Faust takes its own timeout around this for a stop, and would idle for ever.
         async with asyncio.timeout(self.app.conf.broker_request_timeout * 0.8):

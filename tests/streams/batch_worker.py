@@ -61,6 +61,10 @@ class Positions:
         if config.get("positions") == "committed":
             return {}
         positions = {tp: config.get("from", 0) for tp in partitions}
+        if "thinks_s" in config:
+            await asyncio.sleep(config["thinks_s"])
+            note("answered")
+            return positions
         return positions | applied()
 
     async def on_revoked(self, partitions: set[TP]) -> None:
@@ -118,6 +122,18 @@ async def jump(stream: Any) -> None:
         note("applied", batch)
 
 
+async def again(stream: Any) -> None:
+    """Have the positions asked once more while records flow, as a rebalance's late end does."""
+    asked: asyncio.Task[None] | None = None
+    async for batch in stream:
+        if not delivery.is_current(batch):
+            note("stale", batch)
+            continue
+        note("applied", batch)
+        if asked is None and config["at"] in batch.offsets:
+            asked = asyncio.create_task(app.consumer.perform_seek())
+
+
 async def fast(stream: Any) -> None:
     async for batch in stream:
         note("fast", batch)
@@ -142,6 +158,7 @@ behaviours = {
     "hold": hold,
     "fail": fail,
     "jump": jump,
+    "again": again,
     "fast": fast,
     "pause": pause,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 import subprocess
@@ -74,13 +75,16 @@ class Worker:
         self.process = subprocess.Popen([sys.executable, program, json.dumps(self.config)])
 
     def notes(self, kind: str = "applied", partition: int | None = None) -> Notes:
-        # A line that is being written now has no end yet.
-        whole = self.path.read_text().rpartition("\n")[0].splitlines()
         return [
             line
-            for line in map(json.loads, whole)
+            for line in self.all_notes()
             if line["kind"] == kind and partition in (None, line.get("partition"))
         ]
+
+    def all_notes(self) -> Notes:
+        # A line that is being written now has no end yet.
+        whole = self.path.read_text().rpartition("\n")[0].splitlines()
+        return list(map(json.loads, whole))
 
     def numbers(self, partition: int | None = None, kind: str = "applied") -> list[int]:
         return [int(v) for line in self.notes(kind, partition) for v in line["values"]]
@@ -298,6 +302,27 @@ def test_going_forward_skips_only_what_lies_between(publish, work) -> None:
     worker.wait(lambda: worker.end(0) == 2000)
     (jump,) = worker.notes("jump")
     assert worker.numbers(0) == [*range(jump["start"]), *range(1777, 2000)]
+
+
+def test_nothing_is_current_while_the_application_says_where_it_stands(publish, work) -> None:
+    worker = work(agents=["again"], at=5, thinks_s=0.5)
+    publish(0, range(6))
+    worker.wait(worker.notes)
+    numbers = itertools.count(6)
+    # Records come all the while, and the flow is not stopped.
+    while len(worker.notes("answered")) < 2 or worker.end(0) < 6:
+        first = next(numbers)
+        publish(0, range(first, first + 1))
+        time.sleep(0.01)
+    last = next(numbers)
+    publish(0, range(last, last + 1))
+    worker.wait(lambda: last in worker.numbers())
+    seen = worker.all_notes()
+    asked = [at for at, note in enumerate(seen) if note["kind"] == "assigned"][1]
+    answered = [at for at, note in enumerate(seen) if note["kind"] == "answered"][1]
+    assert "applied" not in [note["kind"] for note in seen[asked:answered]]
+    again = [note for note in seen[answered:] if note["kind"] == "applied"]
+    assert chains(again)
 
 
 def test_a_paused_partition_brings_nothing_until_it_is_resumed(publish, work) -> None:
