@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import redis
@@ -23,6 +25,8 @@ from tenuto.features.entities import TRAFFIC
 
 # Longer than the group's session: its partitions are given to another.
 _GIVEN_UP_S = 8.0
+# Less than a worker takes from its first partitions to its first record.
+_APART_S = 0.4
 
 
 def kill(field: Field, fault: Fault) -> None:
@@ -49,10 +53,18 @@ def zombie(field: Field, fault: Fault) -> None:
 
 
 def join_and_leave(field: Field, fault: Fault) -> None:
-    """One more worker under load, which leaves again."""
-    name = field.start_another(fault.target)
+    """Two more workers under load, one while the group still deals out for the other; both leave
+    again.
+    """
     field.hurt(fault.target)
-    field.later.do(4.0, lambda: field.signal(field.run.workers.pid(name), signal.SIGTERM))
+    for _ in range(2):
+        name = field.start_another(fault.target)
+        field.later.do(5.0, partial(_leave, field, name))
+        time.sleep(_APART_S)
+
+
+def _leave(field: Field, name: str) -> None:
+    field.signal(field.run.workers.pid(name), signal.SIGTERM)
 
 
 def redis_emptied(field: Field, fault: Fault) -> None:
