@@ -161,9 +161,11 @@ def _learnt(f: dict[str, Any]) -> list[str]:
             return f"{f[name]:.2f} (too few for an interval)"
         return f"{f[name]:.2f} (95 %: {f[f'{name}_low']:.2f} to {f[f'{name}_high']:.2f})"
 
+    speed = f["training_rows_per_s"]
+    could = "it was not seen how many" if speed is None else f"{speed:,.0f}"
     lines = [
         f"{f['trained_rows']:,} rows learnt, {f['arrival_rows_per_s']:,.0f} a second came and "
-        f"{f['training_rows_per_s']:,.0f} could be learnt, checkpoints included; "
+        f"{could} could be learnt, checkpoints included; "
         f"{f['checkpoints']} checkpoints taken into use; "
         + "; ".join(
             f"{task}: AUC {f[f'auc_{task}']:.3f}, NE {f[f'ne_{task}']:.3f}" for task in f["tasks"]

@@ -120,7 +120,7 @@ def simulate(
                 "checkpoints": len(simulation.ranker.versions),
                 # Sample rows in a second: as they come, and as they could be learnt.
                 "arrival_rows_per_s": round(counts.rows / drove_s, 1),
-                "training_rows_per_s": round(run.training_speed(), 1),
+                "training_rows_per_s": run.training_speed(),
                 "checkpoint_wait_p50_ms": round(float(np.median(simulation.ranker.waits_ms)), 1),
                 **click_rates(options.samples_dir(run.trained_stream)),
             }

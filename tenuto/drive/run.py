@@ -242,13 +242,13 @@ class Run:
         known = {task: spans["window"] for task, spans in own.items()}
         return {task: found for task, found in known.items() if found["auc"] is not None}
 
-    def training_speed(self) -> float:
-        """Rows that the trainer learns in a second of its own work, checkpoints included; 0 where
-        it is not known. Only a look at its live metrics now and then makes it known."""
+    def training_speed(self) -> float | None:
+        """Rows that the trainer learns in a second of its own work, checkpoints included; None
+        where it is not known. Only a look at its live metrics now and then makes it known."""
         trainer = self.scrapes[TRAINER]
         names = "learning_seconds_total", "checkpoint_seconds_sum"
         busy_s = sum(trainer.total(f"tenuto_trainer_{name}") for name in names)
-        return trainer.total("tenuto_trainer_rows_total") / busy_s if busy_s else 0.0
+        return round(trainer.total("tenuto_trainer_rows_total") / busy_s, 1) if busy_s else None
 
     def total(self, metric: str) -> int:
         """A counter's sum over the run's workers, as last scraped; a restart begins anew."""
