@@ -20,7 +20,7 @@ from tenuto.features.store import Store
 from tenuto.features.sums import AsOfTooOldError
 from tenuto.streams.outbox import Outbox
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 120.0
 _EARLIER = 200
 
 
@@ -89,7 +89,8 @@ class WatchedOutbox:
         )
 
     def flush(self, timeout_s: float) -> None:
-        self.inner.flush(timeout_s)
+        # A broker that was killed can take a minute to come back on a busy machine.
+        self.inner.flush(max(timeout_s, _PATIENCE_S))
 
     def close(self) -> None:
         self.inner.close()
