@@ -166,7 +166,7 @@ def script_fails(field: Field, fault: Fault) -> None:
     """What a script reads first is of another type or length: it fails before it has written."""
     store, client = field.store, field.redis
     key = store.progress_key
-    if fault.number in (1, 2):
+    if fault.number in SPOILS_AN_ENTITY:
         view = next(v for v in store.layout.views if v.entity == TRAFFIC)
         key = store.prefix + entity_key(view, ())
     # Atomic, so that nothing is written between.
@@ -312,5 +312,7 @@ INJECTORS: dict[str, Callable[[Field, Fault], None]] = {
     "client killed": client_killed,
     "client frozen": client_frozen,
 }
+SPOILS_AN_ENTITY = (1, 2)
+"""Numbers of ``script fails`` that spoil the key of an entity and not that of progress."""
 BEFORE_START = {"die at file", "disk full", "clock", "compacted"}
 """Kinds that are arranged before the workers start."""
