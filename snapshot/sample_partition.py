@@ -49,6 +49,8 @@ class SamplePartition:
     Args:
         name: of the partition, such as ``"samples[3]"``.
         start: snapshot offset to go on from; None to begin where the first record does.
+        life: 16 bytes that name the topic's life, where they are known: records of another are
+            ignored.
         deleted_before: offset of the samples topic before which records may follow deleted ones:
             where one starts later than what was read, reading goes on from there, with a warning.
 
@@ -57,8 +59,11 @@ class SamplePartition:
         missed: snapshot offsets whose samples were deleted before they were read.
     """
 
-    def __init__(self, name: str, start: int | None = None, *, deleted_before: int = 0) -> None:
+    def __init__(
+        self, name: str, start: int | None = None, *, life: bytes = b"", deleted_before: int = 0
+    ) -> None:
         self.chain = Chain(start)
+        self._life = life
         self._name = name
         self.missed = 0
         self._deleted_before = deleted_before
@@ -71,7 +76,7 @@ class SamplePartition:
         """
         place = f"{self._name}@{record.offset}"
         try:
-            interval = interval_of(record.headers)
+            interval = interval_of(record.headers, self._life)
         except ValueError as error:
             # Without an interval it is no link of the chain: what lacks one shows as a gap.
             logger.warning("%s: %s: ignored", place, error)

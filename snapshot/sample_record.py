@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tenuto.snapshot.sample_types import is_compressed, schema_fault
 
-_FROM, _TO, _ARRIVAL, _END = "from", "to", "arrival", "end"
+_FROM, _TO, _ARRIVAL, _END, _LIFE = "from", "to", "arrival", "end", "life"
 _MOST = 2**63 - 1
 
 
@@ -36,23 +36,29 @@ class Interval:
     arrival_ms: int
     is_end: bool = False
 
-    def headers(self) -> list[tuple[str, bytes]]:
-        """As Kafka headers."""
+    def headers(self, life: bytes = b"") -> list[tuple[str, bytes]]:
+        """As Kafka headers; ``life`` are the 16 bytes that name the samples topic's life."""
         headers = [
             (_FROM, b"%d" % self.start),
             (_TO, b"%d" % self.end),
             (_ARRIVAL, b"%d" % self.arrival_ms),
         ]
+        headers += [(_LIFE, life)] if life else []
         return [*headers, (_END, b"1")] if self.is_end else headers
 
 
-def interval_of(headers: Iterable[tuple[str, bytes]]) -> Interval:
+def interval_of(headers: Iterable[tuple[str, bytes]], life: bytes = b"") -> Interval:
     """The interval that a record's headers name.
 
+    A record that was on its way while the topic was deleted and made anew can arrive in the new
+    one, where it stands for other snapshots: with the topic's ``life`` it is told apart.
+
     Raises:
-        ValueError: they do not name one: not a samples record.
+        ValueError: they do not name one: not a samples record, or not one of this topic.
     """
     found = dict(headers)
+    if life and found.get(_LIFE, life) != life:
+        raise ValueError("not a samples record of this topic: it was written to an earlier one")
     try:
         start, end, arrival = (int(found[name]) for name in (_FROM, _TO, _ARRIVAL))
     except (KeyError, TypeError, ValueError) as error:

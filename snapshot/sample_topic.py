@@ -12,6 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from tenuto.snapshot.projection import missing_from, project
 from tenuto.snapshot.sample_partition import SamplePartition, SampleTopicError
+from tenuto.snapshot.topic_life import topic_life
 
 # A broker that says nothing for so long, though there is more to read, is taken for gone.
 SILENT_S = 30.0
@@ -60,8 +61,9 @@ class SampleTopic:
             raise missing_from(f"topic {self.topic!r}", missing, known)
 
     def _read(self) -> Iterator[pa.RecordBatch]:
+        options = {**self.options, "bootstrap_servers": self.bootstrap.split(",")}
         consumer = KafkaConsumer(
-            **{**self.options, "bootstrap_servers": self.bootstrap.split(",")},
+            **options,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -75,6 +77,7 @@ class SampleTopic:
                 for number in numbers
                 if number % self.shards == self.shard
             ]
+            life = topic_life(self.topic, options)
             begins, ends = consumer.beginning_offsets(tps), consumer.end_offsets(tps)
             starts = {tp: self.offsets.get(tp.partition, begins[tp]) for tp in tps}
             for tp, start in starts.items():
@@ -84,19 +87,19 @@ class SampleTopic:
                         f"{ends[tp]}"
                     )
             if self.follow:
-                yield from self._follow(consumer, starts)
+                yield from self._follow(consumer, starts, life)
                 return
             for tp in tps:
-                yield from self._up_to(consumer, tp, starts[tp], ends[tp])
+                yield from self._up_to(consumer, tp, starts[tp], ends[tp], life)
         finally:
             consumer.close()
 
     def _up_to(
-        self, consumer: KafkaConsumer, tp: TopicPartition, start: int, end: int
+        self, consumer: KafkaConsumer, tp: TopicPartition, start: int, end: int, life: bytes
     ) -> Iterator[pa.RecordBatch]:
         consumer.assign([tp])
         consumer.seek(tp, start)
-        part = SamplePartition(_name(tp))
+        part = SamplePartition(_name(tp), life=life)
         position, heard_s = start, time.monotonic()
         while position < end and not part.chain.ended:
             for records in consumer.poll(timeout_ms=_POLL_MS).values():
@@ -114,12 +117,12 @@ class SampleTopic:
                 )
 
     def _follow(
-        self, consumer: KafkaConsumer, starts: Mapping[TopicPartition, int]
+        self, consumer: KafkaConsumer, starts: Mapping[TopicPartition, int], life: bytes
     ) -> Iterator[pa.RecordBatch]:
         consumer.assign(list(starts))
         for tp, start in starts.items():
             consumer.seek(tp, start)
-        parts = {tp: SamplePartition(_name(tp)) for tp in starts}
+        parts = {tp: SamplePartition(_name(tp), life=life) for tp in starts}
         while not all(part.chain.ended for part in parts.values()):
             for tp, records in consumer.poll(timeout_ms=_POLL_MS).items():
                 for record in records:

@@ -104,11 +104,13 @@ class _Samples:
         self._connections = connections
         self._topic = topic
 
-    async def send(self, partition: int, interval: Interval, value: bytes | None) -> None:
+    async def send(
+        self, partition: int, interval: Interval, value: bytes | None, life: bytes
+    ) -> None:
         await self._connections.producer.send_and_wait(
             self._topic,
             value=value if value is not None else b"",
             partition=partition,
-            headers=interval.headers(),
+            headers=interval.headers(life),
             timestamp_ms=interval.arrival_ms,
         )

@@ -46,7 +46,9 @@ class JoinMemoryError(RuntimeError):
 class SamplesOut(Protocol):
     """Where samples records go; returns when the broker has acknowledged one."""
 
-    async def send(self, partition: int, interval: Interval, value: bytes | None) -> None: ...
+    async def send(
+        self, partition: int, interval: Interval, value: bytes | None, life: bytes
+    ) -> None: ...
 
 
 class JoinWorker:
@@ -102,6 +104,7 @@ class JoinWorker:
         self._tight = False
         self._lines: dict[int, DelayLine] = {}
         self._next: dict[TP, int] = {}
+        self._life = b""
         self._topics = {codec.event.name: topic for topic, codec in codecs.items()}
         self._paused: set[TP] = set()
         self._lock = asyncio.Lock()
@@ -146,6 +149,8 @@ class JoinWorker:
     async def _start(self, numbers: Collection[int]) -> dict[TP, int]:
         snapshots = [TP(self._snapshots_topic, number) for number in numbers]
         samples = [TP(self._samples_topic, number) for number in numbers]
+        # What is sent and acknowledged late, by a topic made anew, is told apart by this.
+        self._life = await self._log.incarnation(self._samples_topic)
         extents = await self._log.extents([*snapshots, *samples, *self._label_tps(numbers)])
         positions: dict[TP, int] = {}
         since: dict[TP, int] = {}
@@ -175,8 +180,7 @@ class JoinWorker:
         self._next = dict(positions)
         return positions
 
-    @staticmethod
-    def _told(tp: TP, last: Any) -> Interval | None:
+    def _told(self, tp: TP, last: Any) -> Interval | None:
         """The interval of a partition's last samples record; None to join from the first snapshot.
 
         Where someone else wrote it, all is joined again: readers take no row twice.
@@ -184,7 +188,7 @@ class JoinWorker:
         if last is None:
             return None
         try:
-            return interval_of(last.headers)
+            return interval_of(last.headers, self._life)
         except ValueError as error:
             logger.warning(
                 "%s[%d]@%d: %s: joining from the first snapshot", *tp, last.offset, error
@@ -289,7 +293,7 @@ class JoinWorker:
 
     async def _send(self, line: DelayLine, emission: Emission) -> None:
         value = None if emission.rows is None else encode_rows(emission.rows)
-        await self._samples.send(line.partition, emission.interval, value)
+        await self._samples.send(line.partition, emission.interval, value, self._life)
 
     def _pause_or_resume(self, line: DelayLine) -> None:
         assert self.delivery is not None

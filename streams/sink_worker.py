@@ -34,7 +34,7 @@ class SinkWorker:
         topic: samples topic, its name on the broker.
         directory: where files go; one sample stream's own.
         partitions: to write; all of the topic without it. Each has one writer at a time.
-        source: names the log beside ``topic``, so that another log is not taken for this one.
+        life: 16 bytes that name the topic's life, so that another log is not taken for this one.
         chunk_offsets: snapshot offsets of a chunk, the most that one file covers.
         metrics: of this process.
     """
@@ -46,7 +46,7 @@ class SinkWorker:
         directory: str | Path,
         *,
         partitions: Collection[int] | None = None,
-        source: str = "",
+        life: bytes = b"",
         chunk_offsets: int = CHUNK_OFFSETS,
         metrics: SinkMetrics | None = None,
     ) -> None:
@@ -54,7 +54,8 @@ class SinkWorker:
         self._topic = topic
         self._directory = Path(directory)
         self._numbers = None if partitions is None else sorted(set(partitions))
-        self._source = f"{topic} {source}".rstrip()
+        self._life = life
+        self._source = f"{topic} {life.hex()}".rstrip()
         self._chunk_offsets = chunk_offsets
         self._metrics = metrics or SinkMetrics()
         self._parts: dict[int, _Partition] = {}
@@ -99,7 +100,7 @@ class SinkWorker:
                 source=self._source,
                 chunk_offsets=self._chunk_offsets,
             )
-            self._parts[number] = _Partition(self._topic, number, files, self._metrics)
+            self._parts[number] = _Partition(self._topic, number, self._life, files, self._metrics)
 
     async def _read(self) -> None:
         """Read until stopped, or until every partition has ended."""
@@ -150,9 +151,10 @@ class _Partition:
     """One partition's chain and files."""
 
     def __init__(
-        self, topic: str, number: int, files: PartitionFiles, metrics: SinkMetrics
+        self, topic: str, number: int, life: bytes, files: PartitionFiles, metrics: SinkMetrics
     ) -> None:
         self.files = files
+        self._life = life
         self._place = f"{topic}[{number}]"
         self._chain = Chain(files.position, arrival_ms=files.arrival_ms)
         self._gaps = metrics.gaps.labels(number)
@@ -169,7 +171,7 @@ class _Partition:
     def _take(self, record: Any) -> None:
         place = f"{self._place}@{record.offset}"
         try:
-            interval = interval_of(record.headers)
+            interval = interval_of(record.headers, self._life)
         except ValueError as error:
             # Without an interval it is no link of the chain: what lacks one shows as a gap.
             logger.error("%s: %s: ignored", place, error)

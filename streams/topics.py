@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from kafka.errors import (
 
 from tenuto.features.events import Event
 from tenuto.snapshot.labels import SampleStream
+from tenuto.snapshot.topic_life import life_of
 from tenuto.streams.connection import KafkaConnection
 from tenuto.streams.reach import other_protocol, reach
 from tenuto.streams.retention import Retention
@@ -220,13 +220,12 @@ class Topics:
         found = self._describe([topic])
         if not found or found[0].get("error_code"):
             raise TopicError(f"{topic}: does not exist: run `tenuto topics`")
-        topic_id = found[0].get("topic_id")
-        life = uuid.UUID(str(topic_id)) if topic_id else uuid.UUID(int=0)
-        if not life.int:
+        life = life_of(found[0])
+        if life is None:
             raise TopicError(
                 f"{topic}: the broker gives topics no id: use Apache Kafka 2.8 or newer"
             )
-        return life.bytes
+        return life
 
     def retention(self, names: Sequence[str]) -> list[Retention]:
         """What the broker keeps of each of these topics, as far as it says."""

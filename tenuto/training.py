@@ -49,11 +49,12 @@ def trainer_of(
     def opened(positions: Mapping[int, Position]) -> SampleSource:
         if samples is not None:
             return DirectorySource(samples, positions=positions)
-        return TopicSource(topic, settings.kafka.kafka_python(), positions)
+        return TopicSource(topic, settings.kafka.kafka_python(), positions, life=life)
 
     if samples is None:
         topic = broker.topics.of(stream.topic)
-        origin = Origin(topic, broker.incarnation(topic).hex())
+        life = broker.incarnation(topic)
+        origin = Origin(topic, life.hex())
         topic_announcer = TopicAnnouncer(broker.topics.checkpoints, settings.kafka.kafka_python())
         announcers = [topic_announcer, *announcers]
     else:

@@ -19,6 +19,7 @@ class TopicSource:
         topic: its name on the broker.
         options: of ``kafka.KafkaConsumer`` (bootstrap servers, security).
         positions: where to go on, by partition; from the first record without one.
+        life: 16 bytes that name the topic's life, where they are known.
         wait_ms: how long to wait for something new.
 
     Raises:
@@ -31,8 +32,10 @@ class TopicSource:
         options: Mapping[str, Any],
         positions: Mapping[int, Position] | None = None,
         *,
+        life: bytes = b"",
         wait_ms: int = 200,
     ) -> None:
+        self._life = life
         self._wait_ms = wait_ms
         self._paused: set[TopicPartition] = set()
         self._consumer = KafkaConsumer(
@@ -116,6 +119,7 @@ class TopicSource:
             parts[tp] = SamplePartition(
                 name,
                 None if start is None else start.snapshot,
+                life=self._life,
                 # Where all are deleted, of the first one to come.
                 deleted_before=max(ends[tp], record + 1) if deleted else 0,
             )

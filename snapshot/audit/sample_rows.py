@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from tenuto.snapshot.audit.findings import Findings
-from tenuto.snapshot.audit.log import PartitionLog, RawRecord, TopicLog
+from tenuto.snapshot.audit.log import RawRecord, TopicLog
 from tenuto.snapshot.audit.rows import Key, SampleRows
 
 CHECK = "rows"
@@ -52,15 +53,16 @@ def read_topic(topic: str, log: TopicLog, findings: Findings) -> TopicRows:
     read = TopicRows()
     for number, partition in enumerate(log.partitions):
         read.whole.append(partition.start == 0)
-        read.chains.append(_read_partition(f"{topic}[{number}]", number, partition, read, findings))
+        records = [one for one in partition.records if not _of_another(one, log.incarnation)]
+        read.chains.append(_read_partition(f"{topic}[{number}]", number, records, read, findings))
     return read
 
 
 def _read_partition(
-    place: str, number: int, log: PartitionLog, read: TopicRows, findings: Findings
+    place: str, number: int, records: Sequence[RawRecord], read: TopicRows, findings: Findings
 ) -> ChainRead:
     chain = ChainRead()
-    for record in log.records:
+    for record in records:
         if chain.ended:
             break
         where = f"{place}@{record.offset}"
@@ -82,6 +84,11 @@ def _read_partition(
         chain.to = end
         chain.ended = dict(record.headers).get("end") == b"1"
     return chain
+
+
+def _of_another(record: RawRecord, life: bytes) -> bool:
+    """Whether it was written to an earlier topic of this name, and arrived in this one."""
+    return dict(record.headers).get("life", life) != life
 
 
 def _interval(record: RawRecord) -> tuple[int, int] | None:

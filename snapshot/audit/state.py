@@ -142,9 +142,10 @@ def compare_state(
 ) -> None:
     """Count what is equal and what is not, as ``state`` and ``progress``.
 
-    Tiles that no ring reaches any more are left out, and so is an entity that the store does not
-    hold because it was swept or is all zeros. What retention deleted, the store still has, as it
-    has what it read before a gap: tiles that may hold such records are unverifiable.
+    Tiles that no ring reaches any more are left out, and so is what the store does not hold because
+    it was swept, of an entity that has come back since too, or is all zeros. What retention
+    deleted, the store still has, as it has what it read before a gap: tiles that may hold such
+    records are unverifiable.
     """
     stored = {entity.entity.name: entity for entity in stored_entities(features, rules)}
     for key, text in found.foreign.items():
@@ -161,7 +162,8 @@ def compare_state(
             findings.equal("state")
             continue
         lost = max((lost_ms.get(topic, 0) for topic in entity.topics), default=0)
-        _compare_entity(entity, ids, mine, theirs or EntityState(), lost, findings)
+        dead_ms = oldest_ms - entity.longest.window.length_ms
+        _compare_entity(entity, ids, mine, theirs or EntityState(), lost, dead_ms, findings)
 
 
 def _lost_ms(
@@ -187,6 +189,7 @@ def _compare_entity(
     mine: EntityState,
     theirs: EntityState,
     lost_ms: int,
+    dead_ms: int,
     findings: Findings,
 ) -> None:
     where = f"{entity.entity.name} {'/'.join(ids)}".strip()
@@ -205,6 +208,8 @@ def _compare_entity(
             if tile <= gone:
                 continue
             cells = rows[0].get(tile, {}), rows[1].get(tile, {})
+            if not cells[1] and tile + 1 < dead_ms // window.window.tile_ms:
+                continue
             if lost_ms and tile <= lost_tile and cells[0] != cells[1]:
                 unverifiable = True
                 continue

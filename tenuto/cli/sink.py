@@ -37,7 +37,7 @@ def parquet(
     settings = context.settings
     topic = context.names.of(context.sample_stream(name).topic)
     with context.topics() as topics:
-        life = topics.incarnation(topic).hex()
+        life = topics.incarnation(topic)
     begin(settings, context.log_format)
     try:
         numbers = None if partitions is None else [int(n) for n in partitions.split(",")]
@@ -48,7 +48,7 @@ def parquet(
         topic,
         settings.sink.dir,
         partitions=numbers,
-        source=life,
+        life=life,
         chunk_offsets=settings.sink.snapshots_per_file,
     )
     try:

@@ -198,6 +198,21 @@ def test_what_a_zombie_repeats_is_no_row_twice(recorded: Recorded) -> None:
     assert findings.clean, findings.table()
 
 
+def test_what_was_written_to_an_earlier_topic_of_the_name_is_no_row(recorded: Recorded) -> None:
+    def foreign(records: list[RawRecord]) -> list[RawRecord]:
+        first = next(record for record in records if record.value)
+        headers = (
+            ("from", b"0"),
+            ("to", b"9999"),
+            ("arrival", b"0"),
+            ("life", b"another life....."),
+        )
+        return [replace(first, headers=headers), *records]
+
+    findings = recorded.audit(change(recorded.log, "samples", 0, foreign))
+    assert findings.clean, findings.table()
+
+
 def test_a_lost_samples_record_loses_all_that_follows_it(recorded: Recorded) -> None:
     log = recorded.log
     filled = [i for i, r in enumerate(log.topics["samples"].partitions[0].records) if r.value]

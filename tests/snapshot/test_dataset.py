@@ -24,6 +24,7 @@ from tenuto.snapshot.parquet import PartitionFiles
 from tenuto.snapshot.projection import of_size, table_of
 from tenuto.snapshot.sample_partition import SampleTopicError
 from tenuto.snapshot.sample_record import Interval
+from tenuto.snapshot.topic_life import topic_life
 
 LOGS = [
     Log(tuple(Shown(offset, offset * 1000, 1 + offset % 3) for offset in range(30)), 31, 0),
@@ -212,7 +213,7 @@ def publish(bootstrap: str) -> Callable[..., str]:
         admin.close()
         producer = KafkaProducer(bootstrap_servers=bootstrap)
         records = [(log.partition, *record) for log in logs for record in log.chain([3, 5, 11])]
-        for partition, interval, value in (*records[:2], records[0], *records[2:], *more):
+        for partition, interval, value in (*records[:2], *records[:1], *records[2:], *more):
             headers = interval.headers()
             # One in flight, as a joiner writes.
             producer.send(topic, value or b"", partition=partition, headers=headers).get()
@@ -278,6 +279,23 @@ def test_a_damaged_record_is_named(bootstrap: str, publish: Callable[..., str]) 
     topic = publish((1, Interval(7, 9, 0), b"no rows"), logs=[LOGS[0]])
     with pytest.raises(SampleTopicError, match=rf"{topic}\[1\]@0: damaged samples record"):
         Samples(topic=topic, bootstrap=bootstrap).table()
+
+
+@pytest.mark.stack
+def test_records_of_an_earlier_life_of_the_topic_are_no_samples(
+    bootstrap: str, publish: Callable[..., str]
+) -> None:
+    topic = publish(logs=[])
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    life = topic_life(topic, {"bootstrap_servers": bootstrap})
+    assert len(life) == 16
+    for written, log in ((b"an earlier life.", LOGS[1]), (life, LOGS[0])):
+        for interval, value in log.chain([3, 5, 11]):
+            headers = interval.headers(written)
+            producer.send(topic, value or b"", partition=0, headers=headers).get()
+    producer.close()
+    read = Samples(topic=topic, bootstrap=bootstrap)
+    assert ids(read) == ids(Samples(topic=publish(logs=[LOGS[0]]), bootstrap=bootstrap))
 
 
 @pytest.mark.stack

@@ -85,9 +85,12 @@ class Logged:
     async def first_since(self, wanted: Any) -> dict[TP, tuple[int, int]]:
         return {}
 
-    async def send(self, partition: int, interval: Any, value: bytes | None) -> None:
+    async def send(self, partition: int, interval: Any, value: Any, life: bytes) -> None:
         if value:
             self.rows.append(decode_rows(value))
+
+    async def incarnation(self, topic: str) -> bytes:
+        return b"the life of this"
 
     async def write(self, refusals: Any) -> None:
         raise AssertionError("there is nothing to refuse")

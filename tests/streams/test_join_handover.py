@@ -53,7 +53,8 @@ class Log:
     """One partition of each topic; ``grow`` is called whenever somebody asks for its state."""
 
     topics: dict[str, list[Record]]
-    samples: list[tuple[Interval, bytes | None]] = field(default_factory=list)
+    samples: list[tuple[Interval, bytes | None, bytes]] = field(default_factory=list)
+    life: bytes = b"the life of this"
     grow: Any = lambda: None
 
     async def extents(self, partitions: Collection[TP]) -> dict[TP, Extent]:
@@ -62,7 +63,8 @@ class Log:
             if tp.topic == "samples":
                 last = None
                 if self.samples:
-                    headers = self.samples[-1][0].headers()
+                    interval, _, life = self.samples[-1]
+                    headers = interval.headers(life)
                     last = type("Last", (), {"headers": headers, "offset": len(self.samples) - 1})
                 found[tp] = Extent(0, len(self.samples), last)
             else:
@@ -80,8 +82,13 @@ class Log:
         self.grow()
         return found
 
-    async def send(self, partition: int, interval: Interval, value: bytes | None) -> None:
-        self.samples.append((interval, value))
+    async def incarnation(self, topic: str) -> bytes:
+        return self.life
+
+    async def send(
+        self, partition: int, interval: Interval, value: bytes | None, life: bytes
+    ) -> None:
+        self.samples.append((interval, value, life))
 
     async def write(self, refusals: Any) -> None:
         raise AssertionError(f"nothing is to be refused: {refusals}")
@@ -90,7 +97,7 @@ class Log:
         """Samples as readers take them: the first record of each interval's snapshots."""
         found: list[dict[str, Any]] = []
         end = 0
-        for interval, value in self.samples:
+        for interval, value, _ in self.samples:
             if value:
                 rows = decode_rows(value).to_pylist()
                 found += [row for row in rows if row["snapshot_offset"] >= end]
@@ -245,3 +252,11 @@ async def test_a_batch_that_leaves_records_out_ends_a_joiner() -> None:
     reader.positions["snapshots"] += 1
     with pytest.raises(RuntimeError, match=r"snapshots\[0\] \[4, 7\).* offset 3 was to be next"):
         await reader.read("snapshots", 3)
+
+
+async def test_what_was_written_to_an_earlier_life_of_the_samples_topic_is_no_progress() -> None:
+    log = Log({"snapshots": [], **{name: [] for name in EVENTS}})
+    log.samples.append((Interval(0, 10, T), None, b"an earlier life."))
+    assert (await Reader.start(log)).positions["snapshots"] == 0
+    log.samples.append((Interval(0, 10, T), None, log.life))
+    assert (await Reader.start(log)).positions["snapshots"] == 10

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pytest
 from kafka import KafkaProducer
 from prometheus_client import CollectorRegistry
@@ -242,11 +243,33 @@ async def test_a_damaged_record_is_named(
         await sink(bootstrap, topic, tmp_path).run(until_end=True)
 
 
+async def test_records_of_an_earlier_life_of_the_topic_are_no_samples(
+    bootstrap: str, topic: str, tmp_path: Path
+) -> None:
+    """What a joiner held back while the topic was deleted and made anew arrives in the new one."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    lives = {b"an earlier life.": [record(1, 0, 9)], b"the life of this": [*chain(0), end(0)]}
+    for life, records in lives.items():
+        for interval, value in records:
+            producer.send(topic, value or b"", partition=0, headers=interval.headers(life)).get()
+    producer.close()
+    metrics = SinkMetrics(CollectorRegistry())
+    worker = sink(
+        bootstrap, topic, tmp_path, partitions=[0], life=b"the life of this", metrics=metrics
+    )
+    await worker.run(until_end=True)
+    ids = pa.dataset.dataset([tmp_path / name for name in contents(tmp_path)]).to_table()[
+        "request_id"
+    ]
+    assert set(ids.to_pylist()) == {f"0-{offset}" for offset in range(SNAPSHOTS)}
+    assert metrics.foreign._value.get() == 1
+
+
 async def test_samples_deleted_before_they_were_written_are_an_error(
     bootstrap: str, topic: str, publish: Publish, tmp_path: Path, make_topic: NewTopicName
 ) -> None:
     publish(0, chain(0))
-    worker = sink(bootstrap, topic, tmp_path, partitions=[0], source="one life")
+    worker = sink(bootstrap, topic, tmp_path, partitions=[0], life=b"one life")
     running = asyncio.create_task(worker.run())
     await asyncio.to_thread(wait_until, lambda: len(contents(tmp_path)) == 5)
     worker.stop()
@@ -256,7 +279,7 @@ async def test_samples_deleted_before_they_were_written_are_an_error(
     source = tmp_path / "_manifests/p0/source.json"
     source.write_text(source.read_text().replace(topic, other))
     with pytest.raises(SampleFilesError, match=r"p0 goes on from .*, but the log holds 0 to 0"):
-        await sink(bootstrap, other, tmp_path, partitions=[0], source="one life").run()
+        await sink(bootstrap, other, tmp_path, partitions=[0], life=b"one life").run()
 
 
 async def test_a_topic_or_partition_that_is_not_there_is_named(
