@@ -34,11 +34,13 @@ class Addition(NamedTuple):
 
     Attributes:
         interval: of the record.
+        since: snapshot offset from which its rows were not read before.
         rows: those of its rows that were not read before, if any.
         place: of the record.
     """
 
     interval: Interval
+    since: int
     rows: pa.RecordBatch | None
     place: str
 
@@ -49,6 +51,7 @@ class SamplePartition:
     Args:
         name: of the partition, such as ``"samples[3]"``.
         start: snapshot offset to go on from; None to begin where the first record does.
+        arrival_ms: of what was read before.
         life: 16 bytes that name the topic's life, where they are known: records of another are
             ignored.
         deleted_before: offset of the samples topic before which records may follow deleted ones:
@@ -57,15 +60,24 @@ class SamplePartition:
     Attributes:
         chain: how far it has been read.
         missed: snapshot offsets whose samples were deleted before they were read.
+        old: how many records repeated what was read before.
+        foreign: how many were no samples of this topic.
     """
 
     def __init__(
-        self, name: str, start: int | None = None, *, life: bytes = b"", deleted_before: int = 0
+        self,
+        name: str,
+        start: int | None = None,
+        *,
+        arrival_ms: int = 0,
+        life: bytes = b"",
+        deleted_before: int = 0,
     ) -> None:
-        self.chain = Chain(start)
+        self.chain = Chain(start, arrival_ms=arrival_ms)
+        self.missed = self.old = self.foreign = 0
         self._life = life
         self._name = name
-        self.missed = 0
+        self._in_gap = False
         self._deleted_before = deleted_before
 
     def take(self, record: Record) -> Addition | None:
@@ -80,24 +92,27 @@ class SamplePartition:
         except ValueError as error:
             # Without an interval it is no link of the chain: what lacks one shows as a gap.
             logger.warning("%s: %s: ignored", place, error)
+            self.foreign += 1
             return None
         if record.offset < self._deleted_before:
             self._skip_deleted(interval, place)
         verdict = self.chain.take(interval)
-        if verdict.kind is Kind.GAP and self.chain.gaps == 1:
+        if verdict.kind is Kind.GAP and not self._in_gap:
             logger.warning(
                 "%s: samples of snapshot offsets [%d, %d) are missing before it: ignored until "
                 "they come", place, verdict.since, interval.start,
             )  # fmt: skip
+        self._in_gap = verdict.kind is Kind.GAP
+        self.old += verdict.kind is Kind.OLD
         if verdict.kind is not Kind.NEW:
             return None
         if not record.value:
-            return Addition(interval, None, place)
+            return Addition(interval, verdict.since, None, place)
         try:
             rows = new_rows(decode_rows(record.value), interval, verdict.since)
         except ValueError as error:
             raise SampleTopicError(f"{place}: damaged samples record: {error}") from error
-        return Addition(interval, rows if rows.num_rows else None, place)
+        return Addition(interval, verdict.since, rows if rows.num_rows else None, place)
 
     def _skip_deleted(self, interval: Interval, place: str) -> None:
         # Not of the first record alone, which may repeat what came before the deleted ones.

@@ -7,7 +7,6 @@ group, so that what it has read is never anything else than what it has written.
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +14,10 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tenuto.snapshot.chain import Chain, Kind, new_rows
 from tenuto.snapshot.manifests import SampleFilesError
 from tenuto.snapshot.parquet import CHUNK_OFFSETS, PartitionFiles
-from tenuto.snapshot.sample_record import decode_rows, interval_of
+from tenuto.snapshot.sample_partition import SamplePartition, SampleTopicError
 from tenuto.streams.sink_metrics import SinkMetrics
-
-logger = logging.getLogger(__name__)
 
 _POLL_MS = 500
 
@@ -148,56 +144,39 @@ class SinkWorker:
 
 
 class _Partition:
-    """One partition's chain and files."""
+    """One partition's samples and files."""
 
     def __init__(
         self, topic: str, number: int, life: bytes, files: PartitionFiles, metrics: SinkMetrics
     ) -> None:
         self.files = files
-        self._life = life
-        self._place = f"{topic}[{number}]"
-        self._chain = Chain(files.position, arrival_ms=files.arrival_ms)
-        self._gaps = metrics.gaps.labels(number)
+        self._samples = SamplePartition(
+            f"{topic}[{number}]", files.position, arrival_ms=files.arrival_ms, life=life
+        )
         self._metrics = metrics
-        self._in_gap = False
+        self._gaps = metrics.gaps.labels(number)
 
     def take(self, records: Sequence[Any]) -> None:
         """Take in consecutive records."""
-        for record in records:
-            if self.files.ended:
-                return
-            self._take(record)
+        samples = self._samples
+        before = samples.chain.gaps, samples.old, samples.foreign
+        try:
+            for record in records:
+                if self.files.ended:
+                    break
+                self._take(record)
+        except SampleTopicError as error:
+            raise SampleFilesError(str(error)) from error
+        finally:
+            self._gaps.inc(samples.chain.gaps - before[0])
+            self._metrics.old.inc(samples.old - before[1])
+            self._metrics.foreign.inc(samples.foreign - before[2])
 
     def _take(self, record: Any) -> None:
-        place = f"{self._place}@{record.offset}"
-        try:
-            interval = interval_of(record.headers, self._life)
-        except ValueError as error:
-            # Without an interval it is no link of the chain: what lacks one shows as a gap.
-            logger.error("%s: %s: ignored", place, error)
-            self._metrics.foreign.inc()
+        added = self._samples.take(record)
+        if added is None:
             return
-        verdict = self._chain.take(interval)
-        if verdict.kind is Kind.GAP:
-            self._gaps.inc()
-            if not self._in_gap:
-                logger.error(
-                    "%s: samples of snapshot offsets [%d, %d) are missing before it: nothing "
-                    "more is written until they come", place, verdict.since, interval.start,
-                )  # fmt: skip
-            self._in_gap = True
-            return
-        if verdict.kind is Kind.OLD:
-            self._metrics.old.inc()
-            return
-        self._in_gap = False
-        rows = None
-        if record.value:
-            try:
-                rows = new_rows(decode_rows(record.value), interval, verdict.since)
-            except ValueError as error:
-                raise SampleFilesError(f"{place}: damaged samples record: {error}") from error
-        for manifest in self.files.write(interval, verdict.since, rows, record.offset):
+        for manifest in self.files.write(added.interval, added.since, added.rows, record.offset):
             self._metrics.wrote(manifest)
 
 
