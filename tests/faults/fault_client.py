@@ -1,5 +1,7 @@
 """``fault_client.py APP PREFIX``: a serving tier and its users, until SIGTERM.
 
+It prints a line when it has captured its first request.
+
 Reads, captures and sends events as fast as a small site does; a request whose read is refused is
 answered without. What it has not handed over when it is killed was never there.
 """
@@ -19,6 +21,7 @@ from tenuto.features.client import StoreUnavailableError
 from tenuto.features.deadline import DeadlineExceededError
 from tenuto.streams.outbox import SendError
 
+SERVES = "serving"
 _EVERY_S = 0.04
 
 
@@ -30,10 +33,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stopping.__setitem__(0, True))
     client = tenuto.connect(app)
     later: list[tuple[float, int, str, dict[str, Any]]] = []
-    number = 0
+    number, served = 0, False
     while not stopping[0]:
         number += 1
-        _serve(client, rnd, f"{prefix}{number}", later)
+        if _serve(client, rnd, f"{prefix}{number}", later) and not served:
+            served = True
+            print(SERVES, flush=True)
         while later and later[0][0] <= time.time():
             _, _, event, fields = heapq.heappop(later)
             try:
@@ -48,7 +53,7 @@ def main() -> None:
 
 def _serve(
     client: Any, rnd: random.Random, request_id: str, later: list[tuple[float, int, str, Any]]
-) -> None:
+) -> bool:
     request = tenuto.Request(
         request_id, f"u{rnd.randrange(9)}", f"q{rnd.randrange(4)}", time.time_ns() // 1_000_000
     )
@@ -56,7 +61,7 @@ def _serve(
     try:
         matrix = client.read(request, candidates, timeout_ms=200)
     except (StoreUnavailableError, DeadlineExceededError):
-        return
+        return False
     shown = candidates[:5]
     client.capture(request, shown=shown, matrix=matrix, policy="test")
     for position, item in enumerate(shown):
@@ -69,6 +74,7 @@ def _serve(
         for _ in range(rnd.choice([0, 0, 0, 1, 2])):
             at_s = time.time() + 3.5 * rnd.random()
             heapq.heappush(later, (at_s, rnd.randrange(1 << 40), "clicks", fields))
+    return True
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fault_client import SERVES
 from fault_drive import Clock, WatchedOutbox
 from fault_field import Field
 from fault_schedule import Schedule
@@ -39,7 +40,8 @@ class Client:
             sys.executable, str(Path(__file__).with_name("fault_client.py")),
             settings.app, f"c{self._number}-",
         ]  # fmt: skip
-        with (self._folder / f"client{self._number}.log").open("wb") as log:
+        self._log = self._folder / f"client{self._number}.log"
+        with self._log.open("wb") as log:
             self._bound = BoundProcess(
                 command, log=log, env={**os.environ, **environment(settings)}
             )
@@ -49,6 +51,18 @@ class Client:
         self._bound.process.kill()
         self._bound.process.wait()
         self.start()
+
+    def wait_until_it_serves(self) -> None:
+        """Wait until it has captured a request.
+
+        Raises:
+            TimeoutError: it does not get there.
+        """
+        deadline = time.monotonic() + _WAIT_S
+        while SERVES not in self._log.read_text():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the client serves nobody: {self._log.read_text()[-500:]}")
+            time.sleep(0.05)
 
     def signal(self, number: signal.Signals) -> None:
         self._bound.process.send_signal(number)
@@ -73,6 +87,7 @@ def drive_live(
             for _ in range(count - 1):
                 field.start_another(kind)
         field.client = Client(run, folder)
+        field.client.wait_until_it_serves()
         arrange(field)
         started = time.monotonic()
         while (served_s := time.monotonic() - started) < SERVES_S:
@@ -81,6 +96,7 @@ def drive_live(
             run.workers.check()
             time.sleep(0.02)
         field.later.finish()
+        field.client.wait_until_it_serves()
         field.client.stop()
         rules = run.settings.time.rules()
         horizon_ms = options.platform.samples[0].horizon_ms(rules.lateness_ms)

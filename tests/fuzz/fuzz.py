@@ -28,7 +28,7 @@ from fuzz_child import save
 from fuzz_target import Target
 from fuzz_targets import TARGETS
 
-HANG_S = 30.0
+HANG_S = 120.0
 """Wall time without progress after which a process is killed; two seconds of CPU are a finding."""
 START_S = 120.0
 CHUNK = 20_000
