@@ -102,6 +102,8 @@ def test_a_planted_fault_is_found_and_its_input_kept(
     ]
     child.write_text("\n".join(lines))
     monkeypatch.setattr(fuzz, "CHILD", child)
+    # A parent that was larger than any of its children, as pytest is: it must not blind them.
+    bytearray(b"x") * (400 * 2**20)
     result = fuzz.run(judged_by(judge), 60, 1, tmp_path / "kept")
     assert result.findings
     assert named.encode() in result.findings[0].read_bytes()
