@@ -120,15 +120,22 @@ class PatientStore:
 
 @dataclass
 class PatientClient:
-    """Reads once more where a read is refused: a ranker's caller would."""
+    """Reads once more where a read is refused: a ranker's caller would.
+
+    Attributes:
+        whole: set while every entity's key is as the workers wrote it. Whoever read another would
+            see an entity without history, and nobody promises that he does not.
+    """
 
     inner: FeatureClient
+    whole: threading.Event
 
     @property
     def reader(self) -> Any:
         return self.inner.reader
 
     def read(self, request: Any, candidates: Any, context: Any = None, **options: Any) -> Any:
+        self.whole.wait(_PATIENCE_S)
         return patiently(lambda: self.inner.read(request, candidates, context, **options))
 
 

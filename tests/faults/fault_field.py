@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Field:
         injected: faults that were done, by kind.
         recovered: seconds from a fault until the work it hurt went on.
         complaints: what a fault should have brought about and did not.
+        whole: not set while a foreign hand has an entity's key.
     """
 
     schedule: Schedule
@@ -46,9 +48,13 @@ class Field:
     injected: dict[str, int] = field(default_factory=dict)
     recovered: list[float] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    whole: threading.Event = field(default_factory=threading.Event)
     _hurt_at_s: list[float] = field(default_factory=list)
     _started: int = 0
     _soon: list[tuple[str, float, Callable[[], None]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.whole.set()
 
     @property
     def redis(self) -> redis.Redis:

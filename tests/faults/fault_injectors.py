@@ -183,6 +183,8 @@ def script_fails(field: Field, fault: Fault) -> None:
             client.delete(key)
             return
     field.hurt("redis")
+    if fault.number in SPOILS_AN_ENTITY:
+        field.whole.clear()
 
     def mend() -> None:
         with client.pipeline(transaction=True) as at_once:
@@ -190,6 +192,7 @@ def script_fails(field: Field, fault: Fault) -> None:
             at_once.rename("faults:aside", key)
             # After a loss in between there is nothing to bring back.
             _ignored(at_once.execute)
+        field.whole.set()
 
     field.later.do(max(1.0, fault.seconds), mend)
 

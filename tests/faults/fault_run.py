@@ -16,7 +16,7 @@ from fault_app import app, live
 from fault_compaction import seed_compacted
 from fault_drive import Clock, PatientClient, PatientStore, WatchedOutbox
 from fault_field import Field
-from fault_injectors import BEFORE_START, INJECTORS, SPOILS_AN_ENTITY
+from fault_injectors import BEFORE_START, INJECTORS
 from fault_judge import Verdict, judge
 from fault_live import drive_live
 from fault_schedule import Schedule
@@ -202,20 +202,14 @@ def _drive(
         _arrange(field_)
         clock.on_point = field_.reach
         loose = random.Random(f"loose {schedule.seed}/{schedule.id}")
-        # Whoever reads while an entity's key is spoiled sees an entity without history: so none
-        # reads before the features are there.
-        spoils = any(
-            f.kind == "script fails" and f.number in SPOILS_AN_ENTITY for f in schedule.faults
-        )
-        share = 0.0 if spoils else schedule.loose
         store = PatientStore(
             run.store,
             clock,
-            lambda: clock.now_ms < clock.end_ms and loose.random() < share,
+            lambda: clock.now_ms < clock.end_ms and loose.random() < schedule.loose,
         )
         # What the driver is given stands between it and the servers.
         run.outbox, run.store = outbox, store  # type: ignore[assignment]
-        run.client = PatientClient(run.client)  # type: ignore[assignment]
+        run.client = PatientClient(run.client, field_.whole)  # type: ignore[assignment]
         for kind, count in schedule.workers.items():
             for _ in range(count - 1):
                 field_.start_another(kind)
