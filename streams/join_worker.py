@@ -136,6 +136,11 @@ class JoinWorker:
                         "the input topics must have one partition count"
                     )
             self._lines.clear()
+            # Faust resumes what it assigns before it asks here. What was paused in between, for
+            # lines that are gone, nobody would resume.
+            if paused := self._paused & partitions:
+                assert self.delivery is not None
+                self.delivery.resume(paused)
             self._paused.clear()
             return await self._start(numbers)
 

@@ -151,6 +151,19 @@ async def test_labels_wait_in_kafka_where_no_snapshot_and_no_heartbeat_comes() -
     assert TP("clicks", 0) not in log.paused
 
 
+async def test_a_joiner_that_begins_anew_leaves_nothing_paused() -> None:
+    """A pause of lines that a rebalance has ended would never end: nobody else knows of it."""
+    log = Logged()
+    worker = joiner(log)
+    await begun(worker)
+    await worker.take(log.batch("snapshots", [snapshot("r0", T, "i0")], [T]))
+    minute = 0
+    while await a_minute_of_clicks(worker, log, minute):
+        minute += 1
+    await begun(worker)
+    assert not log.paused
+
+
 async def test_what_is_dropped_leaves_no_memory_behind() -> None:
     """Snapshots that keep time going: what waits is of one horizon, hour after hour."""
     log = Logged()
