@@ -18,7 +18,7 @@ from fault_anew import broker_anew
 from fault_drive import SentRecord
 from fault_field import NAMES, Field
 from fault_schedule import Fault
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from tenuto.features.aggregate import entity_key
 from tenuto.features.entities import TRAFFIC
@@ -239,16 +239,26 @@ def transactions(field: Field, fault: Fault) -> None:
 
 
 def retention(field: Field, fault: Fault) -> None:
-    """The broker deletes records that the feature workers have not read."""
+    """The broker deletes records that the feature workers have not read.
+
+    It keeps the last one, as a broker keeps its newest segment: in lock-step nobody says again how
+    late it is, and a joiner that had not read it would wait for that for ever.
+    """
     frozen = field.pids("features")
     for pid in frozen:
         field.signal(pid, signal.SIGSTOP)
 
     def delete() -> None:
-        topic = field.run.names.events(field.run.platform.events)["impressions"]
-        admin = KafkaAdminClient(**field.run.settings.kafka.kafka_python())
+        tp = TopicPartition(field.run.names.events(field.run.platform.events)["impressions"], 0)
+        options = field.run.settings.kafka.kafka_python()
+        consumer = KafkaConsumer(**options)
         try:
-            admin.delete_records({TopicPartition(topic, 0): -1}, timeout_ms=10_000)
+            end = consumer.end_offsets([tp])[tp]
+        finally:
+            consumer.close()
+        admin = KafkaAdminClient(**options)
+        try:
+            admin.delete_records({tp: max(0, end - 1)}, timeout_ms=10_000)
         finally:
             admin.close()
         for pid in frozen:
