@@ -12,16 +12,22 @@ _EVERY_S = 1.0
 
 
 class Scrape:
-    """Counters of one worker, at most a second old; of a worker that is away, the last ones."""
+    """Counters of one worker, at most a while old; of a worker that is away, the last ones.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: of its metrics.
+        every_s: how old they may be.
+    """
+
+    def __init__(self, url: str, every_s: float = _EVERY_S) -> None:
         self._url = url
+        self._every_s = every_s
         self._totals: dict[str, float] = {}
         self._scraped_s = 0.0
 
     def total(self, metric: str) -> float:
         """A metric's sum over its labels; 0 where it is not known."""
-        if time.monotonic() - self._scraped_s >= _EVERY_S:
+        if time.monotonic() - self._scraped_s >= self._every_s:
             self._scraped_s = time.monotonic()
             self._scrape()
         return self._totals.get(metric, 0.0)

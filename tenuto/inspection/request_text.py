@@ -72,12 +72,21 @@ def _snapshot_lines(found: FoundSnapshot, items: int) -> Iterator[str]:
     if shared:
         yield "  context   " + ", ".join(f"{k} {cell_text(v)}" for k, v in shared.items())
     yield "  log positions read at (next offset of each partition)"
-    yield from _position_lines(snapshot.log)
+    yield from position_lines(snapshot.log)
     yield ""
     yield from _item_lines(snapshot, items)
 
 
-def _position_lines(log: LogPositions) -> Iterator[str]:
+def position_lines(log: LogPositions) -> Iterator[str]:
+    """Log positions as lines; they are a client's word, and may not fit together."""
+    slots = len(log.topics) * log.partitions
+    ill_formed = [batch for batch in log.batches if len(batch) != 4 or batch[0] >= slots]
+    if len(log.next) != slots or ill_formed:
+        yield (
+            f"    they cannot be right: {len(log.topics)} topics of {log.partitions} partitions, "
+            f"{len(log.next)} offsets, {len(ill_formed)} ill-formed batches in progress"
+        )
+        return
     for index, topic in enumerate(log.topics):
         offsets = log.next[index * log.partitions : (index + 1) * log.partitions]
         yield f"    {topic}: {' '.join(map(str, offsets))}"

@@ -19,10 +19,12 @@ from tenuto import local
 from tenuto.cli import main
 from tenuto.features.reader import Reader, Request
 from tenuto.features.rules import TimeRules
+from tenuto.inspection.request_text import position_lines
 from tenuto.presets import video
 from tenuto.snapshot import record as snapshots
 from tenuto.snapshot.delay_line import DelayLine
 from tenuto.snapshot.label_memory import LabelBatch
+from tenuto.snapshot.record import LogPositions
 from tenuto.snapshot.sample_record import encode_rows
 from tenuto.snapshot.samples import PlacedSnapshot
 from tenuto.streams.connection import KafkaConnection
@@ -329,3 +331,19 @@ def test_wrong_reasons_are_told_the_right_ones(log: Log) -> None:
     result = log.tenuto("dead-letters", "--reason", "ugly")
     assert result.exit_code == 2
     assert "must be one of oversized, empty, malformed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("topics", "partitions", "offsets", "batches"),
+    [
+        (["clicks"], 2, [1], []),
+        (["clicks"], 0, [], [[0, 5, 2, 1]]),
+        (["clicks"], 1, [1], [[1, 5, 2, 1]]),
+        (["clicks"], 1, [1], [[0, 5]]),
+    ],
+)
+def test_positions_that_do_not_fit_together_are_said_so(
+    topics: list[str], partitions: int, offsets: list[int], batches: list[list[int]]
+) -> None:
+    (line,) = position_lines(LogPositions(topics, partitions, b"", offsets, offsets, batches))
+    assert "cannot be right" in line
