@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test fuzz faults lint types imports format clean
+.PHONY: help demo test fuzz faults bench lint types imports format clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ fuzz: $(VENV)/dev ## INPUTS=1000000 SEED=1: hostile input into every decoder; no
 faults: $(VENV)/dev ## SCHEDULES=200 SEED=1 of faults, each judged (ONLY=7 for one, MUTANTS=1, OPTIONS='--json FILE')
 	cd tests/faults && $(abspath $(BIN))/python -m fault_suite --schedules $(or $(SCHEDULES),200) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY)) $(if $(MUTANTS),--mutants) $(OPTIONS)
 
+bench: $(VENV)/bench ## every benchmark beside its peers; SHORT=1 for a quick look, NAMES='ingest read' for some
+	$(BIN)/python -m benchmarks $(NAMES) $(if $(SHORT),--short)
+
 lint: $(VENV)/dev ## ruff
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -37,7 +40,7 @@ format: $(VENV)/dev ## format and mend what ruff can
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the environment and what runs left behind
-	rm -rf $(VENV) .tenuto build dist *.egg-info
+	rm -rf $(VENV) .bench .tenuto build dist *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -52,4 +55,8 @@ $(VENV)/local: pyproject.toml | $(BIN)/python
 $(VENV)/dev: pyproject.toml | $(BIN)/python
 	@echo "Setting up $(VENV) with PyTorch: about 400 MB to download with its CPU build, 1.6 GB on disk."
 	$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(VENV)/bench: pyproject.toml | $(VENV)/dev
+	$(PIP) install --editable '.[bench]'
 	@touch $@

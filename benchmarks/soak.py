@@ -1,6 +1,6 @@
 """Soak: real workers under churning ids for an hour, and whether their memory stays flat.
 
-    python benchmarks/soak.py [--minutes 60] [--rate 20000] [--stack kafka|embedded] [--json FILE]
+    python -m benchmarks.soak [--minutes 60] [--rate 20000] [--stack kafka|embedded] [--json FILE]
 
 Starts a stack and the very processes that run in production (features, joiner, sink; a trainer
 with ``--trainer``), sends events in real time, reads and captures as a ranker does, and looks at
@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import redis
 from aiokafka import AIOKafkaProducer
-from soak_app import SETTINGS, app
-from soak_traffic import EVENTS_A_REQUEST, Due, Sent, Traffic
 
 import tenuto
+from benchmarks.soak_app import SETTINGS, app
+from benchmarks.soak_traffic import EVENTS_A_REQUEST, Due, Sent, Traffic
 from tenuto import local
 from tenuto.drive.scrape import Scrape
 from tenuto.drive.workers import Workers
@@ -260,7 +260,7 @@ def main() -> None:
         ]
         with Topics(settings.kafka) as admin:
             admin.create(topics, replication_factor=1)
-        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         ports = {role: free_port() for role in roles}
         with Workers({**environment(settings), "PYTHONPATH": path}, folder / "logs") as workers:
             for role in roles:

@@ -42,7 +42,7 @@ app = Platform(
 )
 
 SETTINGS = {
-    "TENUTO_APP": "soak_app:app",
+    "TENUTO_APP": "benchmarks.soak_app:app",
     "TENUTO_TIME__LATENESS": "20s",
     "TENUTO_TIME__SNAPSHOT_LATENESS": "20s",
     "TENUTO_TIME__SLACK": "5s",

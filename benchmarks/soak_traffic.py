@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from soak_app import app
 
+from benchmarks.soak_app import app
 from tenuto.features.matrix import Matrix, Stamp
 from tenuto.features.progress import PROGRESS_DTYPE
 from tenuto.features.reader import Request

@@ -1,0 +1,177 @@
+"""Join: snapshots and labels in Kafka to final rows in the samples topic, one joiner.
+
+Speed with a label window of ten minutes, and what waits in memory at ten minutes and at a day.
+Peers join one record per shown item with its click: no features, no refusals, no finality.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from benchmarks import environments
+from benchmarks.deployment import Deployment
+from benchmarks.harness import OURS, Bench, Figures
+from benchmarks.world import SHOWN, Log, World, publish, snapshots
+from tenuto import local
+from tenuto.local import LocalStack
+from tenuto.snapshot.sample_topic import SampleTopic
+
+TITLE = "Join: snapshots and labels → final samples"
+LABEL_WINDOW_MS = 600_000
+_SETTLED_S = 5.0
+
+
+def run(bench: Bench) -> None:
+    """Speed beside peers, then memory."""
+    kind = "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
+    with local.start(kind) as stack:
+        _speed(bench, stack, peers=kind == "kafka")
+        for window in ("10m", "24h"):
+            _waiting(bench, stack, window)
+    rate = bench.result.median(OURS, "impressions_per_s")
+    bench.at_least("≥ 150k impressions/s per worker, Kafka included", rate, 150_000)
+    for window in ("10m", "24h"):
+        waiting = bench.result.median(
+            f"{OURS}, {window}, all waiting", "label_bytes_per_impression"
+        )
+        bench.at_most(f"≤ 100 bytes per waiting impression ({window})", waiting, 100.0)
+
+
+def _speed(bench: Bench, stack: LocalStack, *, peers: bool) -> None:
+    log = World(bench.size(600_000, 60_000), per_s=1_000).log()
+    ours = Deployment(stack, "join_10m", namespace="speed")
+    ours.publish(log.records | {"snapshots": snapshots(log, ours.features, ours.partitions)})
+    ours.end(log.last_ts_ms)
+    impressions = len(log.ts_ms)
+    sides: dict[str, Callable[[], Figures]] = {OURS: partial(_joined, bench, ours, log)}
+    bench.delivers(OURS, "rows with 30 features, label and delay, in order, each once; refusals")
+    if peers:
+        size = bench.size(20_000, 4_000)
+        sides["quix"] = _peer(bench, stack, "quix", log, size)
+        bench.delivers("quix", "left interval join in RocksDB with changelogs; exactly once")
+        if os.environ.get("FLINK_KAFKA_JAR"):
+            sides["flink"] = _flink(bench, stack, log, (impressions // 5, impressions))
+            bench.delivers("flink", "left interval join, two threads, rows counted; no checkpoint")
+    bench.interleave(sides)
+
+
+def _joined(bench: Bench, ours: Deployment, log: Log) -> Figures:
+    """One joiner from an empty samples topic to its end marks."""
+    rows, topic = len(log.ts_ms), ours.samples_topic
+    figures = ours.join(rows)
+    found = clicked = 0
+    for batch in SampleTopic(topic, ours.stack.bootstrap).batches(["clicked"]):
+        found += batch.num_rows
+        clicked += sum(batch.column(0).to_pylist())
+    bench.check(f"{OURS}: rows", found, rows)
+    bench.check(f"{OURS}: rows with a click", clicked, _clicked(log, len(log.requests)))
+    return figures
+
+
+def _clicked(log: Log, requests: int) -> int:
+    """Rows with a click: one of each request, or more where the item was shown twice."""
+    found = 0
+    for number, asked in enumerate(log.requests[:requests]):
+        # A label belongs to a request's item, wherever that stands.
+        found += asked.items.count(asked.items[number % SHOWN])
+    return found
+
+
+def _waiting(bench: Bench, stack: LocalStack, window: str) -> None:
+    """Everything is read and nothing final: what each impression takes."""
+    # All of it within one window, or a part would be final.
+    log = World(bench.size(600_000, 60_000), per_s=2_000).log()
+    ours = Deployment(stack, f"join_{window}", namespace=f"wait{window}")
+    with ours.workers("join") as running:
+        time.sleep(_SETTLED_S)
+        before = running.resident_bytes
+        ours.publish(log.records | {"snapshots": snapshots(log, ours.features, ours.partitions)})
+        requests, waited_s = len(log.requests), time.perf_counter()
+        while (waiting := int(running.metric("tenuto_snapshots_waiting"))) < requests:
+            if time.perf_counter() - waited_s > 120.0:
+                break
+            time.sleep(0.2)
+        time.sleep(_SETTLED_S)
+        grown = running.resident_bytes - before
+        labels = running.metric("tenuto_label_memory_bytes")
+        snapshot_bytes = running.metric("tenuto_snapshot_memory_bytes")
+    bench.check(f"{window}: snapshots that wait", waiting, requests)
+    impressions = len(log.ts_ms)
+    bench.measure(f"{OURS}, {window}, all waiting", {
+        "label_bytes_per_impression": labels / impressions,
+        "snapshot_bytes_per_impression": snapshot_bytes / impressions,
+        "resident_bytes_per_impression": grown / impressions,
+    })  # fmt: skip
+
+
+# Peers: one record per shown item, one per click, both keyed by request and item.
+
+
+def _peer_topics(stack: LocalStack, log: Log, impressions: int, partitions: int) -> list[str]:
+    names = [f"{kind}-{impressions}-{partitions}" for kind in ("shown", "clicked")]
+    requests = log.requests[: impressions // SHOWN]
+    shown, clicked = [], []
+    for number, asked in enumerate(requests):
+        ts = asked.request.ts_ms
+        for at, item in enumerate(asked.items):
+            key = f"{asked.request.request_id}|{at}"
+            shown.append((ts + at, key, b'{"k":"%s","item":"%s","ts":%d}'
+                          % (key.encode(), item.encode(), ts + at)))  # fmt: skip
+            if at == number % SHOWN:
+                clicked.append((ts + 20, key, b'{"k":"%s","clicked_ts":%d}'
+                                % (key.encode(), ts + 20)))  # fmt: skip
+    admin = KafkaAdminClient(bootstrap_servers=stack.bootstrap)
+    forever = {"retention.ms": "-1"}
+    admin.create_topics([NewTopic(name, partitions, 1, topic_configs=forever) for name in names])
+    admin.close()
+    publish(dict(zip(names, (shown, clicked), strict=True)), stack.bootstrap, partitions)
+    return names
+
+
+def _peer(
+    bench: Bench, stack: LocalStack, peer: str, log: Log, impressions: int
+) -> Callable[[], Figures]:
+    shown, clicked = _peer_topics(stack, log, impressions, 1)
+    rounds = 0
+
+    def measured() -> Figures:
+        nonlocal rounds
+        rounds += 1
+        found = environments.run(peer, "join", {
+            "bootstrap": stack.bootstrap, "shown": shown, "clicked": clicked,
+            "impressions": impressions, "clicks": impressions // SHOWN,
+            "window_ms": LABEL_WINDOW_MS, "group": f"join-{rounds}",
+        })  # fmt: skip
+        bench.check(f"{peer}: rows with a click", found["clicked"], impressions // SHOWN)
+        return {"impressions_per_s": impressions / found["seconds"]}
+
+    return measured
+
+
+def _flink(
+    bench: Bench, stack: LocalStack, log: Log, sizes: tuple[int, int]
+) -> Callable[[], Figures]:
+    """As for ingest: what a longer log has more, over the time that it takes more."""
+    topics = [_peer_topics(stack, log, size, 4) for size in sizes]
+
+    def took_s(topics: list[str], impressions: int) -> float:
+        found = environments.run("flink", "join", {
+            "bootstrap": stack.bootstrap, "shown": topics[0], "clicked": topics[1],
+            "window_s": LABEL_WINDOW_MS // 1_000, "jar": os.environ["FLINK_KAFKA_JAR"],
+        })  # fmt: skip
+        told = [found["rows"], found["clicked"]]
+        bench.check(
+            "flink: rows, and those with a click", told, [impressions, impressions // SHOWN]
+        )
+        return float(found["seconds"])
+
+    def measured() -> Figures:
+        short_s, long_s = (took_s(*one) for one in zip(topics, sizes, strict=True))
+        return {"impressions_per_s": (sizes[1] - sizes[0]) / (long_s - short_s)}
+
+    return measured

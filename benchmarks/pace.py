@@ -1,0 +1,125 @@
+"""Events at an even rate from a process of their own, stamped when they are sent.
+
+``Pace(deployment, per_s)`` is a context manager: while it is open, the world's events arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from aiokafka import AIOKafkaProducer
+
+from benchmarks.deployment import Deployment
+from benchmarks.world import World
+from tenuto.streams.partitions import partition_of
+
+_ROOT = Path(__file__).parents[1]
+_TICK_S = 0.02
+_LEAD_MS = 1_000
+
+
+class Pace:
+    """So many events a second into a deployment's topics.
+
+    Args:
+        deployment: whose topics.
+        per_s: records a second.
+        seconds: the longest that it will be open; the events are made before.
+    """
+
+    def __init__(self, deployment: Deployment, per_s: float, seconds: float) -> None:
+        self.per_s = per_s
+        asked = {
+            "bootstrap": deployment.stack.bootstrap,
+            "partitions": deployment.partitions,
+            "per_s": per_s,
+            "seconds": seconds,
+            "topics": deployment.names.events(deployment.platform.events),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.pace", json.dumps(asked)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": str(_ROOT)}, cwd=_ROOT,
+        )  # fmt: skip
+
+    def __enter__(self) -> Pace:
+        assert self._process.stdout is not None
+        assert self._process.stdin is not None
+        if self._process.stdout.readline().strip() != "ready":
+            raise RuntimeError("the producer of the paced events ended")
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._process.terminate()
+        self._process.wait(30)
+
+
+async def _send(asked: dict[str, object], world: World) -> None:
+    log, topics, partitions = world.log(), asked["topics"], int(str(asked["partitions"]))
+    assert isinstance(topics, dict)
+    # One list in order of time, of which each tick sends a slice.
+    rows = sorted(
+        (
+            (ts, topics[name], key.encode(), value)
+            for name, records in log.records.items() if name in topics
+            for ts, key, value in records
+        ),
+        key=lambda row: row[0],
+    )  # fmt: skip
+    times = np.array([row[0] for row in rows])
+    homes = partition_of([row[2].decode() for row in rows], partitions).tolist()
+    async with AIOKafkaProducer(
+        bootstrap_servers=asked["bootstrap"], linger_ms=0, max_batch_size=1_000_000
+    ) as producer:
+        print("ready", flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        began_s, at = time.time(), 0
+        first_ms = int(times[0])
+        while at < len(rows):
+            now_s = time.time()
+            end = int(np.searchsorted(times, first_ms + (now_s - began_s) * 1_000, "right"))
+            batches: dict[tuple[str, int], object] = {}
+            stamp_ms = int(now_s * 1_000)
+            for number in range(at, end):
+                _, topic, key, value = rows[number]
+                home = (topic, homes[number])
+                batch = batches.get(home)
+                if batch is None:
+                    batch = batches[home] = producer.create_batch()
+                if batch.append(key=key, value=value, timestamp=stamp_ms) is None:  # type: ignore[attr-defined]
+                    await producer.send_batch(batch, topic, partition=home[1])
+                    batch = batches[home] = producer.create_batch()
+                    batch.append(key=key, value=value, timestamp=stamp_ms)
+            for (topic, partition), batch in batches.items():
+                await producer.send_batch(batch, topic, partition=partition)
+            at = end
+            await asyncio.sleep(max(0.0, _TICK_S - (time.time() - now_s)))
+
+
+def main() -> None:
+    """Make the events, say that they are ready, and send them once told to."""
+    asked = json.loads(sys.argv[1])
+    per_s = float(asked["per_s"])
+    world = World(
+        round(per_s * asked["seconds"]),
+        per_s=round(per_s),
+        start_ms=int(time.time() * 1_000) + _LEAD_MS,
+    )
+    asyncio.run(_send(asked, world))
+
+
+if __name__ == "__main__":
+    main()

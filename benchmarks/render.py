@@ -1,0 +1,117 @@
+"""docs/benchmarks.md and its plots, written from ``benchmarks/results/*.json`` and nothing else."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.harness import OURS, RESULTS, Result, load
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "benchmarks.md"
+PLOTS = DOCS / "benchmarks"
+_OURS_COLOUR, _PEERS_COLOUR = "#1b6ca8", "#b8b8b8"
+_HEAD = """# Benchmarks
+
+Written by `python -m benchmarks --render` from `benchmarks/results/`; `make bench` measures all
+anew (`SHORT=1`: a quick look). Every figure is a median over the rounds of one run, with the
+smallest and the largest in brackets; the sides of a run take turns on the same servers and read the
+same events.
+What each side computed was compared with a plain count, and a difference fails the run. Peers are
+pinned in `benchmarks/peers/`. A goal that was not reached says what limits it.
+"""
+
+
+def render(names: tuple[str, ...] = ()) -> None:
+    """Write the page and the plots of all results there are, in the order of ``names``."""
+    found = {path.stem: load(path) for path in RESULTS.glob("*.json") if "." not in path.stem}
+    order = [name for name in names if name in found] or sorted(found)
+    parts = [_HEAD, *_goals([found[name] for name in order])]
+    for name in order:
+        parts += _section(found[name])
+    PAGE.write_text("\n".join(parts).rstrip() + "\n")
+
+
+def _goals(results: list[Result]) -> Iterator[str]:
+    goals = [(result, goal) for result in results for goal in result.goals]
+    if not goals:
+        return
+    yield "## Goals\n"
+    yield "| benchmark | goal | measured | reached | what limits it |"
+    yield "|---|---|---|---|---|"
+    for result, goal in goals:
+        reached = "yes" if goal["reached"] else "**no**"
+        yield (
+            f"| [{result.name}](#{result.name}) | {goal['text']} | {_number(goal['measured'])}"
+            f" | {reached} | {goal['limit']} |"
+        )
+    yield ""
+
+
+def _section(result: Result) -> Iterator[str]:
+    yield f"## {result.name}\n"
+    yield f"{result.title}.\n"
+    for metric, axis, log in result.plots:
+        path = _draw(result, metric, axis, log=log)
+        yield f"![{axis} of each side]({path.relative_to(DOCS)})\n"
+    metrics = result.metrics()
+    yield "| side | " + " | ".join(metric.replace("_", " ") for metric in metrics) + " |"
+    yield "|---|" + "--:|" * len(metrics)
+    for side, own in result.sides.items():
+        cells = [_cell(own[metric]) if metric in own else "" for metric in metrics]
+        yield f"| {side} | " + " | ".join(cells) + " |"
+    yield ""
+    yield from (f"- **{side}**: {text}" for side, text in result.delivers.items())
+    yield from (f"- {note}" for note in result.notes)
+    yield f"- compared with a plain count: {'; '.join(result.checked) or 'nothing'}"
+    machine = result.machine
+    before, after = (result.load.get(when, [0.0])[0] for when in ("before", "after"))
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    yield (
+        f"- `{result.command}`, {result.started} UTC, {machine['cores']} cores of {machine['cpu']},"
+        f" {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']};"
+        f" load {before:.1f} before, {after:.1f} after; {versions}"
+    )
+    yield ""
+
+
+def _cell(values: list[float]) -> str:
+    middle = _number(statistics.median(values))
+    if len(values) < 2 or min(values) == max(values):
+        return middle
+    return f"{middle} ({_number(min(values))}–{_number(max(values))})"
+
+
+def _number(value: float) -> str:
+    if value == 0:
+        return "0"
+    if abs(value) >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _draw(result: Result, metric: str, axis: str, *, log: bool) -> Path:
+    import matplotlib
+
+    matplotlib.use("svg")
+    # The same figures give the same file: no date, no random ids.
+    matplotlib.rcParams["svg.hashsalt"] = "benchmarks"
+    from matplotlib import pyplot
+
+    sides = [side for side, own in result.sides.items() if metric in own][::-1]
+    middles = [statistics.median(result.sides[side][metric]) for side in sides]
+    figure, axes = pyplot.subplots(figsize=(7.0, 0.5 + 0.38 * len(sides)), layout="constrained")
+    bars = axes.barh(
+        sides, middles, log=log,
+        color=[_OURS_COLOUR if side.startswith(OURS) else _PEERS_COLOUR for side in sides],
+    )  # fmt: skip
+    axes.bar_label(bars, [_number(value) for value in middles], padding=3)
+    axes.set_xlabel(axis)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.15)
+    PLOTS.mkdir(exist_ok=True)
+    path = PLOTS / f"{result.name}-{metric.replace('_', '-')}.svg"
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+    return path
