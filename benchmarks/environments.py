@@ -78,6 +78,8 @@ def run(
         raise PeerError(f"{peer}/{script}: took more than {timeout_s:.0f} s") from error
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        raise PeerError(f"{peer}/{script}: {done.stderr[-3000:]}{done.stdout[-1000:]}")
+        # Java's stacks say little, and much of it.
+        told = [line for line in done.stderr.splitlines() if not line.startswith("\tat ")]
+        raise PeerError(f"{peer}/{script}: {chr(10).join(told)[-3000:]}{done.stdout[-1000:]}")
     answer: dict[str, Any] = json.loads(lines[-1])
     return answer

@@ -45,7 +45,7 @@ def broker_anew(field: Field, fault: Fault) -> None:
     run, broker = field.run, field.servers.broker
     assert broker is not None
     # What a client still holds is the old life's, and would come after it.
-    field.outbox.inner.flush(30.0)
+    field.outbox.inner.flush(PATIENCE_S)
     broker.kill()
     broker.restart(1.0)
     with Topics(run.settings.kafka) as admin:

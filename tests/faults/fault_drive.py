@@ -20,7 +20,7 @@ from tenuto.features.store import Store
 from tenuto.features.sums import AsOfTooOldError
 from tenuto.streams.outbox import Outbox
 
-_PATIENCE_S = 120.0
+PATIENCE_S = 120.0
 _EARLIER = 200
 
 
@@ -90,7 +90,7 @@ class WatchedOutbox:
 
     def flush(self, timeout_s: float) -> None:
         # A broker that was killed can take a minute to come back on a busy machine.
-        self.inner.flush(max(timeout_s, _PATIENCE_S))
+        self.inner.flush(max(timeout_s, PATIENCE_S))
 
     def close(self) -> None:
         self.inner.close()
@@ -135,13 +135,13 @@ class PatientClient:
         return self.inner.reader
 
     def read(self, request: Any, candidates: Any, context: Any = None, **options: Any) -> Any:
-        self.whole.wait(_PATIENCE_S)
+        self.whole.wait(PATIENCE_S)
         return patiently(lambda: self.inner.read(request, candidates, context, **options))
 
 
 def patiently(ask: Callable[[], Any]) -> Any:
     """Ask until Redis answers."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             return ask()

@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 from fault_anew import broker_anew
-from fault_drive import SentRecord
+from fault_drive import PATIENCE_S, SentRecord
 from fault_field import NAMES, Field
 from fault_schedule import Fault
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -201,7 +201,7 @@ def duplicates(field: Field, fault: Fault) -> None:
     """Records that were sent are sent again, byte for byte."""
     for record in field.outbox.earlier[-fault.number :]:
         _send(field, record, record.value)
-    field.outbox.inner.flush(30.0)
+    field.outbox.inner.flush(PATIENCE_S)
 
 
 def repeats(field: Field, fault: Fault) -> None:
@@ -212,7 +212,7 @@ def repeats(field: Field, fault: Fault) -> None:
             fields = json.loads(record.value)
             fields["ts"] += 1_500
             _send(field, record, json.dumps(fields).encode())
-    field.outbox.inner.flush(30.0)
+    field.outbox.inner.flush(PATIENCE_S)
 
 
 def transactions(field: Field, fault: Fault) -> None:
@@ -232,7 +232,7 @@ def transactions(field: Field, fault: Fault) -> None:
                     record.topic, record.value, key=record.key, partition=record.partition,
                     headers=list(record.headers), timestamp_ms=_stamp(field, record),
                 )  # fmt: skip
-            producer.flush(30.0)
+            producer.flush(PATIENCE_S)
             ends()
     finally:
         producer.close()

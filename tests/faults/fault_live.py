@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_client import SERVES
-from fault_drive import Clock, WatchedOutbox
+from fault_drive import PATIENCE_S, Clock, WatchedOutbox
 from fault_field import Field
 from fault_schedule import Schedule
 from fault_servers import Servers
@@ -115,4 +115,4 @@ def _end(run: Run, topics: list[str]) -> None:
     for topic in topics:
         for partition in range(run.settings.kafka.partitions):
             run.outbox.send(topic, beat.value, partition=partition, headers=beat.headers)
-    run.outbox.flush(30.0)
+    run.outbox.flush(PATIENCE_S)

@@ -21,7 +21,7 @@ WITH ("""
 JOIN = """
 SELECT COUNT(*) AS n, COUNT(clicked.k) AS clicked FROM shown LEFT JOIN clicked
 ON shown.k = clicked.k
-AND clicked.t BETWEEN shown.t AND shown.t + INTERVAL '{window_s}' SECOND(4)"""
+AND clicked.t BETWEEN shown.t AND shown.t + INTERVAL '{window_min}' MINUTE"""
 
 
 def main() -> None:
