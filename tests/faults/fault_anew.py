@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from fault_drive import PATIENCE_S
+
 from tenuto.settings import Settings
 from tenuto.streams.topics import Topics
 

@@ -21,6 +21,7 @@ from tenuto.features.sums import AsOfTooOldError
 from tenuto.streams.outbox import Outbox
 
 PATIENCE_S = 120.0
+"""How long the driver waits for a server that was hurt: one may be slow to start again."""
 _EARLIER = 200
 
 
