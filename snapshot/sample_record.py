@@ -85,11 +85,11 @@ def decode_rows(value: bytes) -> pa.RecordBatch:
     """
     try:
         messages = pa.ipc.MessageReader.open_stream(value)
-        schema = pa.ipc.read_schema(messages.read_next_message())
+        schema = pa.ipc.read_schema(_of_type(messages.read_next_message(), "schema"))
         fault = schema_fault(schema)
         if fault:
             raise DamagedRowsError(fault)
-        message = messages.read_next_message()
+        message = _of_type(messages.read_next_message(), "record batch")
         if is_compressed(message.metadata.to_pybytes()):
             raise DamagedRowsError("its rows are compressed: joiners write none such")
         batch = pa.ipc.read_record_batch(message, schema)
@@ -97,3 +97,17 @@ def decode_rows(value: bytes) -> pa.RecordBatch:
     except (pa.ArrowException, OSError, EOFError, StopIteration) as error:
         raise DamagedRowsError(f"not an Arrow stream: {error or 'it is cut off'}") from error
     return batch
+
+
+def _of_type(message: pa.Message, wanted: str) -> pa.Message:
+    """The message, if it says that it is one of these.
+
+    Arrow verifies the table that a message says it holds, and ``read_schema`` then takes whatever
+    is there for a schema: of another, unverified kind it would follow any pointer.
+
+    Raises:
+        DamagedRowsError: it is another.
+    """
+    if message.type != wanted:
+        raise DamagedRowsError(f"a message of type {message.type!r}: must be a {wanted}")
+    return message

@@ -59,6 +59,16 @@ def test_text_that_reaches_beyond_its_buffer_is_refused() -> None:
         decode_rows(encode_rows(pa.RecordBatch.from_arrays(arrays, schema=ROWS.schema)))
 
 
+def test_a_message_of_another_kind_is_refused_before_arrow_follows_its_pointers() -> None:
+    """Found by the fuzzer: Arrow verifies the table that a message names, and reads a schema."""
+    value = bytearray(encode_rows(ROWS))
+    # Of the first message's table: where the kind of its header stands.
+    assert value[20] == 5
+    value[20] = 1
+    with pytest.raises(DamagedRowsError, match="must be a schema"):
+        decode_rows(bytes(value))
+
+
 def test_compressed_rows_are_refused_before_they_are_unpacked() -> None:
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
