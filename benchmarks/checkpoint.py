@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks import rows
-from benchmarks.deployment import Deployment
+from benchmarks.deployment import Deployment, stack_kind
 from benchmarks.harness import OURS, Bench, Figures
 from tenuto import local
 from tenuto.features.matrix import Matrix
@@ -39,7 +39,7 @@ _HORIZON_MS = 600_000
 
 def run(bench: Bench) -> None:
     """A model with tens of thousands of ids, published again and again."""
-    kind = "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
+    kind = stack_kind()
     runtime = fix_runtime(1)
     spec = app.model_spec(ModelSettings(admit_after=1))
     learner = rows.learnt(spec, bench.size(300_000, 30_000))

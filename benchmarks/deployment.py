@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from tenuto.features.reader import Reader
 from tenuto.features.store import Store
 from tenuto.features.sums import ViewSums
 from tenuto.features.windows import Window
-from tenuto.local import LocalStack
+from tenuto.local import Kind, LocalStack
 from tenuto.local.processes import free_port
 from tenuto.settings import environment, load
 from tenuto.streams.heartbeats import heartbeat
@@ -34,7 +34,8 @@ from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import Topics
 from tenuto.topic_plan import topic_plan
 
-_ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
+"""Of the checkout, where ``python -m benchmarks.…`` runs."""
 _LOOK_EVERY_S = 0.02
 _WARM = 0.3
 _MONTH_MS = 30 * 86_400_000
@@ -127,6 +128,11 @@ class Deployment:
         with Topics(self.settings.kafka) as admin:
             admin.create(topic_plan(self.settings, self.platform), replication_factor=1)
 
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment of a process of this application."""
+        return environment(self.settings) | {"PYTHONPATH": str(ROOT)}
+
     def publish(self, records: Mapping[str, list[Record]]) -> None:
         """Write records of events to the topics of this application."""
         named = {self.names.of(name): rows for name, rows in records.items()}
@@ -186,8 +192,7 @@ class Deployment:
     @contextmanager
     def workers(self, *kinds: str) -> Iterator[Running]:
         """One process for each kind named (see ``COMMANDS``), as they run in production."""
-        env = environment(self.settings) | {"PYTHONPATH": str(_ROOT)}
-        with tempfile.TemporaryDirectory() as folder, Workers(env, Path(folder)) as workers:
+        with tempfile.TemporaryDirectory() as folder, Workers(self.env, Path(folder)) as workers:
             scrapes = {}
             for at, kind in enumerate(kinds):
                 name, port = f"{kind}-{at}", free_port()
@@ -200,15 +205,12 @@ class Deployment:
         offsets = self.store.next_offsets()
         return int(offsets[offsets > 0].sum())
 
-    def catch_up(
-        self, total: int, workers: int = 1, meanwhile: Callable[[], None] | None = None
-    ) -> dict[str, float]:
+    def catch_up(self, total: int, workers: int = 1) -> dict[str, float]:
         """Read the whole log into an empty Redis; figures of its last 70 %, when all work.
 
         Args:
             total: records of the log.
             workers: how many read it.
-            meanwhile: called again and again while they do.
         """
         self.redis.flushall()
         with self.workers(*["features"] * workers) as running:
@@ -218,8 +220,6 @@ class Deployment:
                     first, began_s = done, time.perf_counter()
                     used_s = running.cpu_s, cpu_s(self.stack.redis_pid)
                 running.check()
-                if meanwhile is not None:
-                    meanwhile()
                 time.sleep(_LOOK_EVERY_S)
             took_s, n = time.perf_counter() - began_s, total - first
             spent_s = running.cpu_s - used_s[0], cpu_s(self.stack.redis_pid) - used_s[1]
@@ -262,6 +262,11 @@ class Deployment:
             sums = ViewSums(view, values, as_of_ms)
             found += int(sums.total(counter.measure, Window.of(window)).sum())
         return found
+
+
+def stack_kind() -> Kind:
+    """Apache Kafka where this machine has one: peers know no other broker."""
+    return "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
 
 
 def inside(log: Log, window: str) -> NDArray[np.bool_]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from functools import cache
@@ -60,7 +59,6 @@ def run(
     asked: dict[str, Any],
     *,
     timeout_s: float = 900.0,
-    env: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run ``benchmarks/peers/PEER/SCRIPT.py`` and return what its last line says.
 
@@ -71,9 +69,8 @@ def run(
     command = [python(peer), str(path), json.dumps(asked)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, check=False,
-            env={**os.environ, **(env or {})},
-        )  # fmt: skip
+            command, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise PeerError(f"{peer}/{script}: took more than {timeout_s:.0f} s") from error
     lines = done.stdout.strip().splitlines()

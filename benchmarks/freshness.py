@@ -8,7 +8,6 @@ the caller computed.
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import ExitStack
 
@@ -17,8 +16,8 @@ import orjson
 from kafka import KafkaProducer
 
 from benchmarks import environments
-from benchmarks.deployment import Deployment
-from benchmarks.harness import OURS, Bench, Figures
+from benchmarks.deployment import Deployment, stack_kind
+from benchmarks.harness import OURS, Bench, Figures, percentiles
 from benchmarks.pace import Pace
 from benchmarks.world import World
 from tenuto import local
@@ -35,7 +34,7 @@ _SETTLE_S = 3.0
 
 def run(bench: Bench) -> None:
     """The default preset at three loads and idle, and Feast."""
-    kind = "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
+    kind = stack_kind()
     log = World(bench.size(400_000, 60_000)).log()
     seconds = float(bench.size(20, 5))
     with local.start(kind) as stack:
@@ -97,8 +96,7 @@ def _probes(deployment: Deployment, seconds: float) -> list[float]:
 
 
 def _figures(took_ms: list[float]) -> Figures:
-    p50, p99, p999 = np.quantile(took_ms, (0.5, 0.99, 0.999))
-    return {"p50_ms": p50, "p99_ms": p99, "p99.9_ms": p999, "probes": len(took_ms)}
+    return {**percentiles(took_ms, (50, 99, 99.9)), "probes": len(took_ms)}
 
 
 def _feast(bench: Bench, redis_url: str, seconds: float) -> None:

@@ -7,12 +7,11 @@ preset loses its Redis and reads its log again.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
 from benchmarks import apps
-from benchmarks.deployment import Deployment, cpu_s, inside, resident_bytes
+from benchmarks.deployment import Deployment, cpu_s, inside, resident_bytes, stack_kind
 from benchmarks.harness import OURS, Bench
 from benchmarks.world import START_MS, World
 from tenuto import local
@@ -33,7 +32,7 @@ class _Part:
 
 def run(bench: Bench) -> None:
     """Growth in parts, then recovery."""
-    kind = "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
+    kind = stack_kind()
     with local.start(kind) as stack:
         _grow(bench, stack)
     with local.start(kind) as stack:

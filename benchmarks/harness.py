@@ -14,11 +14,13 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 OURS = "tenuto"
 RESULTS = Path(__file__).parent / "results"
@@ -191,6 +193,12 @@ class Bench:
         path = folder / f"{self.result.name}{'.short' if self.short else ''}.json"
         path.write_text(json.dumps(asdict(self.result), indent=1) + "\n")
         return path
+
+
+def percentiles(took_ms: Sequence[float], of: Sequence[float] = (50, 99)) -> dict[str, float]:
+    """``p50_ms`` and its like."""
+    found = np.percentile(took_ms, of)
+    return {f"p{one:g}_ms": float(ms) for one, ms in zip(of, found, strict=True)}
 
 
 def load(path: Path) -> Result:

@@ -28,7 +28,7 @@ def watched(item: NDArray[np.int64]) -> list[str]:
 def counted(
     item: NDArray[np.int64], ts_ms: NDArray[np.int64], keys: Sequence[str]
 ) -> dict[str, Any]:
-    """The plain count of what ``Seen.found`` of the peers tells, over all windows."""
+    """The plain count of what ``Seen.tell`` of the peers tells, over all windows."""
     windows: dict[int, list[int]] = {}
     first = int(ts_ms.min()) // HOP_MS * HOP_MS - SIZE_MS + HOP_MS
     last = int(ts_ms.max()) // HOP_MS * HOP_MS

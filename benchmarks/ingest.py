@@ -13,13 +13,12 @@ from functools import partial
 from typing import Any
 
 import orjson
-from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
 from benchmarks import apps, environments, hops
-from benchmarks.deployment import Deployment, inside
+from benchmarks.deployment import Deployment, inside, stack_kind
 from benchmarks.harness import OURS, Bench, Figures
-from benchmarks.world import Log, World, publish
+from benchmarks.world import Log, World, make_topics, publish
 from tenuto import local
 from tenuto.local import LocalStack
 
@@ -36,7 +35,7 @@ PEERS = {
 
 def run(bench: Bench) -> None:
     """Both parts."""
-    kind = "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
+    kind = stack_kind()
     if kind == "embedded":
         bench.note("no KAFKA_HOME: on the embedded broker, and without peers")
     with local.start(kind) as stack:
@@ -91,14 +90,10 @@ def _peer_topic(stack: LocalStack, log: Log, events: int, partitions: int = 1) -
         (ts, str(orjson.loads(value)["item_id"]), value)
         for ts, _, value in log.records["impressions"][:events]
     ]
-    admin = KafkaAdminClient(bootstrap_servers=stack.bootstrap)
     try:
-        new = NewTopic(topic, partitions, 1, topic_configs={"retention.ms": "-1"})
-        admin.create_topics([new])
+        make_topics(stack.bootstrap, partitions, topic)
     except TopicAlreadyExistsError:
         return topic
-    finally:
-        admin.close()
     publish({topic: rows}, stack.bootstrap, partitions)
     return topic
 

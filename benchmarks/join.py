@@ -11,12 +11,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from kafka.admin import KafkaAdminClient, NewTopic
-
 from benchmarks import environments
-from benchmarks.deployment import Deployment
+from benchmarks.deployment import Deployment, stack_kind
 from benchmarks.harness import OURS, Bench, Figures
-from benchmarks.world import SHOWN, Log, World, publish, snapshots
+from benchmarks.world import SHOWN, Log, World, make_topics, publish, snapshots
 from tenuto import local
 from tenuto.local import LocalStack
 from tenuto.snapshot.sample_topic import SampleTopic
@@ -28,7 +26,7 @@ _SETTLED_S = 5.0
 
 def run(bench: Bench) -> None:
     """Speed beside peers, then memory."""
-    kind = "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
+    kind = stack_kind()
     with local.start(kind) as stack:
         _speed(bench, stack, peers=kind == "kafka")
         for window in ("10m", "24h"):
@@ -116,10 +114,7 @@ def _peer_topics(stack: LocalStack, log: Log, impressions: int, partitions: int)
             if at == number % SHOWN:
                 clicked.append((ts + 20, key, b'{"k":"%s","clicked_ts":%d}'
                                 % (key.encode(), ts + 20)))  # fmt: skip
-    admin = KafkaAdminClient(bootstrap_servers=stack.bootstrap)
-    forever = {"retention.ms": "-1"}
-    admin.create_topics([NewTopic(name, partitions, 1, topic_configs=forever) for name in names])
-    admin.close()
+    make_topics(stack.bootstrap, partitions, *names)
     publish(dict(zip(names, (shown, clicked), strict=True)), stack.bootstrap, partitions)
     return names
 

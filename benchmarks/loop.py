@@ -13,27 +13,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-from benchmarks.deployment import Deployment, Running
+from benchmarks.deployment import ROOT, Deployment, Running, stack_kind
 from benchmarks.harness import Bench
 from benchmarks.soak_app import SETTINGS
+from benchmarks.world import SHOWN
 from tenuto import local
-from tenuto.settings import environment
 
 TITLE = "Whole loop: requests a second with everything on one machine"
 STEPS = (50, 100, 200, 300, 400, 500, 600, 800)
-CANDIDATES, SHOWN = 50, 10
+CANDIDATES = 50
 # Until the first labels are final and the first checkpoint is in force.
 _WARM_PER_S = 20
 _LAG_S = 5.0
-_ROOT = Path(__file__).parents[1]
 
 
 def run(bench: Bench) -> None:
     """Steps until one is not borne."""
-    kind = "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
+    kind = stack_kind()
     with tempfile.TemporaryDirectory() as folder, local.start(kind) as stack:
         given = {name: value for name, value in SETTINGS.items() if name != "TENUTO_APP"} | {
             "TENUTO_WORKERS__LIVE": "true" if kind == "kafka" else "false",
@@ -67,10 +65,9 @@ def _serve(ours: Deployment, per_s: float, seconds: float, running: Running) -> 
     """Have a client of its own process serve for so long; what it tells."""
     asked = {"per_s": per_s, "seconds": seconds, "candidates": CANDIDATES, "shown": SHOWN,
              "model": ours.platform.name, "topic": ours.names.checkpoints}  # fmt: skip
-    env = os.environ | environment(ours.settings) | {"PYTHONPATH": str(_ROOT)}
     client = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.loop_client", json.dumps(asked)],
-        env=env, stdout=subprocess.PIPE, text=True, cwd=_ROOT,
+        env=os.environ | ours.env, stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
     while client.poll() is None:
         running.check()

@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 import tenuto
+from benchmarks.harness import percentiles
 from benchmarks.soak_app import app
 from tenuto.settings import load
 from tenuto.trainer.checkpoints.errors import NoRankerError
@@ -73,9 +74,8 @@ def main() -> None:
         seconds = time.perf_counter() - began_s
         client.flush()
     feed.close()
-    p50, p99 = np.quantile(took_ms, (0.5, 0.99))
     print(json.dumps({
-        "requests_per_s": len(took_ms) / seconds, "p50_ms": p50, "p99_ms": p99,
+        "requests_per_s": len(took_ms) / seconds, **percentiles(took_ms),
         "scored_share": scored / len(took_ms),
     }))  # fmt: skip
 

@@ -11,17 +11,16 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections import defaultdict
 from types import TracebackType
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
 
-from benchmarks.deployment import Deployment
-from benchmarks.world import World
+from benchmarks.deployment import ROOT, Deployment
+from benchmarks.world import World, whole_batches
 from tenuto.streams.partitions import partition_of
 
-_ROOT = Path(__file__).parents[1]
 _TICK_S = 0.02
 _LEAD_MS = 1_000
 
@@ -47,7 +46,7 @@ class Pace:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.pace", json.dumps(asked)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": str(_ROOT)}, cwd=_ROOT,
+            env=os.environ | deployment.env, cwd=ROOT,
         )  # fmt: skip
 
     def __enter__(self) -> Pace:
@@ -91,20 +90,13 @@ async def _send(asked: dict[str, object], world: World) -> None:
         while at < len(rows):
             now_s = time.time()
             end = int(np.searchsorted(times, first_ms + (now_s - began_s) * 1_000, "right"))
-            batches: dict[tuple[str, int], object] = {}
-            stamp_ms = int(now_s * 1_000)
+            stamp_ms, due = int(now_s * 1_000), defaultdict(list)
             for number in range(at, end):
                 _, topic, key, value = rows[number]
-                home = (topic, homes[number])
-                batch = batches.get(home)
-                if batch is None:
-                    batch = batches[home] = producer.create_batch()
-                if batch.append(key=key, value=value, timestamp=stamp_ms) is None:  # type: ignore[attr-defined]
-                    await producer.send_batch(batch, topic, partition=home[1])
-                    batch = batches[home] = producer.create_batch()
-                    batch.append(key=key, value=value, timestamp=stamp_ms)
-            for (topic, partition), batch in batches.items():
-                await producer.send_batch(batch, topic, partition=partition)
+                due[topic, homes[number]].append((stamp_ms, key, value))
+            for (topic, partition), some in due.items():
+                for batch in whole_batches(producer, some):
+                    await producer.send_batch(batch, topic, partition=partition)
             at = end
             await asyncio.sleep(max(0.0, _TICK_S - (time.time() - now_s)))
 

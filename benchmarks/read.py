@@ -7,21 +7,21 @@ the same Redis, and one hash per candidate (``HGETALL``), as a service written b
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
 import redis
 
 from benchmarks import environments
-from benchmarks.deployment import Deployment
-from benchmarks.harness import OURS, Bench, Figures
+from benchmarks.deployment import Deployment, stack_kind
+from benchmarks.harness import OURS, Bench, Figures, percentiles
 from benchmarks.pace import Pace
+from benchmarks.peers.timing import timed
 from benchmarks.world import World
 from tenuto import local
 from tenuto.features.reader import Request
@@ -35,7 +35,7 @@ _TIMEOUT_MS = 5_000.0
 
 def run(bench: Bench) -> None:
     """The default preset and the full one; idle, and while events arrive."""
-    kind = "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
+    kind = stack_kind()
     log = World(bench.size(400_000, 60_000)).log()
     seconds = bench.size(4, 1)
     with local.start(kind) as stack:
@@ -94,8 +94,7 @@ def _read(bench: Bench, deployment: Deployment, case: str, seconds: float) -> No
     for n in CANDIDATES:
         for clients in CLIENTS:
             bench.interleave({
-                f"{case}, {n} × {clients}: {side}":
-                    lambda make=make, n=n, clients=clients: timed(make(n), clients, seconds)
+                f"{case}, {n} × {clients}: {side}": partial(_timed, make(n), clients, seconds)
                 for side, make in sides.items()
             })  # fmt: skip
     _feast(bench, deployment, case, matrix, items, names, seconds)
@@ -137,28 +136,12 @@ def _feast(
             bench.check("Feast: values", told.tobytes(), right.tobytes())
 
 
-def timed(read: Callable[[], object], clients: int, seconds: float) -> Figures:
-    """What so many threads see that read again and again, for so long."""
-    took_ms: list[float] = []
-    end_s = time.perf_counter() + seconds
-
-    def ask() -> None:
-        while (began := time.perf_counter()) < end_s:
-            read()
-            took_ms.append((time.perf_counter() - began) * 1e3)
-
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    began_s = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return _figures(took_ms, time.perf_counter() - began_s)
+def _timed(read: Callable[[], object], clients: int, seconds: float) -> Figures:
+    return _figures(*timed(read, clients, seconds))
 
 
 def _figures(took_ms: Sequence[float], seconds: float) -> Figures:
-    p50, p99 = np.quantile(took_ms, (0.5, 0.99))
-    return {"p50_ms": float(p50), "p99_ms": float(p99), "requests_per_s": len(took_ms) / seconds}
+    return {**percentiles(took_ms), "requests_per_s": len(took_ms) / seconds}
 
 
 def _goals(bench: Bench) -> None:

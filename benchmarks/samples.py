@@ -22,15 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient, NewTopic
 
 import tenuto
-from benchmarks.deployment import Deployment
+from benchmarks.deployment import Deployment, stack_kind
 from benchmarks.harness import OURS, Bench, Figures
-from benchmarks.world import World, publish, snapshots
+from benchmarks.world import World, make_topics, publish, snapshots
 from tenuto import local
 from tenuto.local import LocalStack
-from tenuto.settings import environment
 
 TITLE = "Samples: topic → tensors, topic → Parquet"
 PEER = "JSON lines"
@@ -39,7 +37,7 @@ _BATCH = 4_096
 
 def run(bench: Bench) -> None:
     """Tensors, files and bytes of both."""
-    kind = "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
+    kind = stack_kind()
     log = World(bench.size(250_000, 30_000), per_s=1_000).log()
     with local.start(kind) as stack:
         ours = Deployment(stack, "small", partitions=1)
@@ -124,7 +122,7 @@ def _sum(numbers: Any) -> float:
 
 def _sink(bench: Bench, ours: Deployment, rows: int) -> Figures:
     folder = Path(tempfile.mkdtemp())
-    env = os.environ | environment(ours.settings) | {"PYTHONPATH": str(Path.cwd())}
+    env = os.environ | ours.env
     command = [sys.executable, "-m", "tenuto", "sink", "parquet", "--until-end"]
     began_s = time.perf_counter()
     subprocess.run([*command, "--dir", str(folder)], env=env, check=True, capture_output=True)
@@ -156,9 +154,7 @@ def _lines_to_parquet(bench: Bench, stack: LocalStack, rows: int) -> Figures:
 
 def _write_lines(stack: LocalStack, batches: list[pa.RecordBatch]) -> int:
     """Write every row as JSON; the bytes of their values."""
-    admin = KafkaAdminClient(bootstrap_servers=stack.bootstrap)
-    admin.create_topics([NewTopic("lines", 1, 1, topic_configs={"retention.ms": "-1"})])
-    admin.close()
+    make_topics(stack.bootstrap, 1, "lines")
     rows = [
         (row["request_ts_ms"], row["request_id"], orjson.dumps(row))
         for batch in batches

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks import rows
-from benchmarks.harness import OURS, Bench, Figures
+from benchmarks.harness import OURS, Bench, Figures, percentiles
 from tenuto.presets.video import app
 from tenuto.trainer.model.determinism import fix
 from tenuto.trainer.model_settings import ModelSettings
@@ -85,5 +85,4 @@ def _timed(score: Callable[[], object], times: int) -> Figures:
         began_s = time.perf_counter()
         score()
         took_ms.append((time.perf_counter() - began_s) * 1e3)
-    p50, p99 = np.quantile(took_ms[times // 10 :], (0.5, 0.99))
-    return {"p50_ms": float(p50), "p99_ms": float(p99)}
+    return percentiles(took_ms[times // 10 :])

@@ -32,6 +32,7 @@ from aiokafka import AIOKafkaProducer
 import tenuto
 from benchmarks.soak_app import SETTINGS, app
 from benchmarks.soak_traffic import EVENTS_A_REQUEST, Due, Sent, Traffic
+from benchmarks.world import whole_batches
 from tenuto import local
 from tenuto.drive.scrape import Scrape
 from tenuto.drive.workers import Workers
@@ -135,13 +136,8 @@ class Soak:
             self.sent += one.topic != "snapshots"
         waiting = []
         for (topic, partition), some in batches.items():
-            batch = producer.create_batch()
-            for one in some:
-                if batch.append(key=one.key, value=one.value, timestamp=one.due_ms) is None:
-                    waiting.append(await producer.send_batch(batch, topic, partition=partition))
-                    batch = producer.create_batch()
-                    batch.append(key=one.key, value=one.value, timestamp=one.due_ms)
-            waiting.append(await producer.send_batch(batch, topic, partition=partition))
+            for batch in whole_batches(producer, ((o.due_ms, o.key, o.value) for o in some)):
+                waiting.append(await producer.send_batch(batch, topic, partition=partition))
         await asyncio.gather(*waiting)
 
     def _rank(self, stopping: threading.Event) -> None:

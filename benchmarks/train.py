@@ -24,23 +24,21 @@ from numpy.typing import NDArray
 
 import tenuto
 from benchmarks import environments
-from benchmarks.deployment import Deployment
+from benchmarks.deployment import ROOT, Deployment, stack_kind
 from benchmarks.harness import OURS, Bench, Figures
 from benchmarks.world import SHOWN, Chosen, World, snapshots, values
 from tenuto import local
 from tenuto.presets import video
-from tenuto.settings import environment
 from tenuto.trainer.model_settings import ModelSettings
 from tenuto.trainer.rows import Rows, concat, learnt_label, rows_of
 
 TITLE = "Training: one pass over the samples"
 BATCH, THREADS = 512, 1
-_ROOT = Path(__file__).parents[1]
 
 
 def run(bench: Bench) -> None:
     """All sides over the very same rows."""
-    kind = "kafka" if os.environ.get("KAFKA_HOME") else "embedded"
+    kind = stack_kind()
     world = World(bench.size(400_000, 40_000), per_s=200, items=5_000, users=20_000, queries=500)
     with local.start(kind) as stack, tempfile.TemporaryDirectory() as folder:
         ours = Deployment(stack, "small", partitions=1)
@@ -119,8 +117,7 @@ def ours_heads() -> Any:
 
 def _ours(bench: Bench, ours: Deployment, source: str, rows: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
-        env = os.environ | environment(ours.settings) | {
-            "PYTHONPATH": str(_ROOT),
+        env = os.environ | ours.env | {
             "TENUTO_TRAINER__STORE": f"{folder}/checkpoints",
             "TENUTO_TRAINER__METRICS_FILE": f"{folder}/metrics.json",
             "TENUTO_TRAINER__THREADS": str(THREADS),
@@ -128,7 +125,7 @@ def _ours(bench: Bench, ours: Deployment, source: str, rows: int) -> Figures:
         }  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.train_side", source, ours.samples_topic],
-            env=env, capture_output=True, text=True, check=False, cwd=_ROOT,
+            env=env, capture_output=True, text=True, check=False, cwd=ROOT,
         )  # fmt: skip
         if done.returncode:
             raise environments.PeerError(done.stderr[-2_000:])

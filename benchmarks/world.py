@@ -7,12 +7,14 @@ click plays with three reports. Items and queries are drawn by Zipf's law, so th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
 from aiokafka import AIOKafkaProducer
+from kafka.admin import KafkaAdminClient, NewTopic
 from numpy.typing import NDArray
 
 from tenuto.features.matrix import Matrix, Stamp
@@ -65,14 +67,13 @@ class Log:
 
     Attributes:
         records: event name → records.
-        item, user: ``(impressions,) int64`` number of the item and of the user of each impression.
+        item: ``(impressions,) int64`` number of the item of each impression.
         ts_ms: ``(impressions,) int64`` event time of each impression, ascending.
         requests: who was shown what.
     """
 
     records: dict[str, list[Record]]
     item: NDArray[np.int64]
-    user: NDArray[np.int64]
     ts_ms: NDArray[np.int64]
     requests: list[Asked]
 
@@ -160,7 +161,7 @@ class World:
             rows.sort(key=lambda row: row[0])
         seen_ms = np.repeat(asked_ms, SHOWN) + np.tile(np.arange(SHOWN), number_of_requests)
         order = np.argsort(seen_ms, kind="stable")
-        return Log(records, item[order], np.repeat(user, SHOWN)[order], seen_ms[order], requests)
+        return Log(records, item[order], seen_ms[order], requests)
 
 
 def values(requests: int, columns: int, seed: int = 1) -> NDArray[np.float32]:
@@ -214,17 +215,37 @@ async def _publish(records: dict[str, list[Record]], bootstrap: str, partitions:
         for topic, rows in records.items():
             homes = partition_of([key for _, key, _ in rows], partitions)
             for partition in range(partitions):
-                own = [rows[at] for at in np.flatnonzero(homes == partition).tolist()]
-                await _send(producer, topic, partition, own)
+                own = (rows[at] for at in np.flatnonzero(homes == partition).tolist())
+                encoded = ((ts, key.encode(), value) for ts, key, value in own)
+                for batch in whole_batches(producer, encoded):
+                    await (await producer.send_batch(batch, topic, partition=partition))
 
 
-async def _send(
-    producer: AIOKafkaProducer, topic: str, partition: int, rows: Sequence[Record]
-) -> None:
+def whole_batches(
+    producer: AIOKafkaProducer, rows: Iterable[tuple[int, bytes, bytes]]
+) -> Iterator[Any]:
+    """Rows (timestamp, key, value) as batches that are as large as the producer allows."""
     batch = producer.create_batch()
     for ts, key, value in rows:
-        if batch.append(key=key.encode(), value=value, timestamp=ts) is None:
-            await (await producer.send_batch(batch, topic, partition=partition))
+        if batch.append(key=key, value=value, timestamp=ts) is None:
+            yield batch
             batch = producer.create_batch()
-            batch.append(key=key.encode(), value=value, timestamp=ts)
-    await (await producer.send_batch(batch, topic, partition=partition))
+            batch.append(key=key, value=value, timestamp=ts)
+    if batch.record_count():
+        yield batch
+
+
+def make_topics(bootstrap: str, partitions: int, *names: str) -> None:
+    """Make topics that keep everything.
+
+    Raises:
+        TopicAlreadyExistsError: there is such a topic.
+    """
+    forever = {"retention.ms": "-1"}
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        admin.create_topics(
+            [NewTopic(name, partitions, 1, topic_configs=forever) for name in names]
+        )
+    finally:
+        admin.close()
