@@ -1,7 +1,7 @@
 """A serving tier and its users at an even rate: ``python -m benchmarks.loop_client JSON``.
 
 Each request is read, scored once there is a checkpoint, captured, and followed by its events. It
-tells how many it served and how long each took from the read to the capture.
+tells how many it served, how long each took from the read to the capture, and what it spent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import time
 import numpy as np
 
 import tenuto
-from benchmarks.harness import percentiles
 from benchmarks.soak_app import app
 from tenuto.settings import load
 from tenuto.trainer.checkpoints.errors import NoRankerError
@@ -36,6 +35,7 @@ def main() -> None:
     )
     with tenuto.connect(app, settings=settings) as client:
         began_s, run_id = time.perf_counter(), time.time_ns()
+        spent_s = time.process_time()
         while (now_s := time.perf_counter() - began_s) < asked["seconds"]:
             if len(took_ms) > now_s * asked["per_s"]:
                 time.sleep(0.0005)
@@ -75,8 +75,8 @@ def main() -> None:
         client.flush()
     feed.close()
     print(json.dumps({
-        "requests_per_s": len(took_ms) / seconds, **percentiles(took_ms),
-        "scored_share": scored / len(took_ms),
+        "requests": len(took_ms), "seconds": seconds, "scored": scored,
+        "took_ms": [round(ms, 3) for ms in took_ms], "cpu_s": time.process_time() - spent_s,
     }))  # fmt: skip
 
 

@@ -6,6 +6,7 @@ It runs the trainer's own network, at the reference position and with no age.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -48,6 +49,24 @@ class Scores(Mapping[str, NDArray[np.float32]]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread, of the calling thread only; afterwards as before.
+
+    A request is too small to share. Where cores are busy, threads that wait for each other spin
+    away whole time slices: a p99 of 80 ms in place of 5, at ten times the processor time.
+    """
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Ranker:
@@ -111,7 +130,7 @@ class Ranker:
         return self.spec.objective
 
     def score(self, matrix: Matrix) -> Scores:
-        """Probabilities of the candidates of a request.
+        """Probabilities of the candidates of a request, computed on the calling thread alone.
 
         Args:
             matrix: as read; of its columns the model takes those that it knows, by name.
@@ -126,7 +145,7 @@ class Ranker:
         if columns is not matrix.columns:
             places = self._find(matrix.columns)
             self._found = matrix.columns, places
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_thread():
             values = torch.from_numpy(matrix.values[:, places])
             ids = torch.cat([self._rows(name, matrix) for name in self.spec.ids], 1)
             return Scores(probabilities(self.spec.heads, self._network(values, ids)), self.version)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from learner_rows import COLUMNS, matrix_of, rows_of, spec_of, taught
 
 from tenuto.features.schema import Column
@@ -31,6 +32,19 @@ def test_columns_are_taken_by_name_wherever_they_stand(ranker: Ranker) -> None:
     expected = ranker.score(MATRIX)
     assert all((ranker.score(moved)[name] == expected[name]).all() for name in expected)
     assert (ranker.score(MATRIX)["ctr"] == expected["ctr"]).all()
+
+
+def test_a_request_is_scored_on_one_thread_and_torch_has_its_threads_again(ranker: Ranker) -> None:
+    seen: list[int] = []
+    before = torch.get_num_threads()
+    hook = ranker._network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    try:
+        torch.set_num_threads(2)
+        ranker.score(MATRIX)
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        hook.remove()
+        torch.set_num_threads(before)
 
 
 def test_an_absent_column_is_named(ranker: Ranker) -> None:
