@@ -42,11 +42,13 @@ def run(bench: Bench) -> None:
             "TENUTO_SINK__DIR": f"{folder}/samples",
             "TENUTO_SINK__SNAPSHOTS_PER_FILE": "100",
             "TENUTO_TRAINER__STORE": f"{folder}/checkpoints",
-            "TENUTO_TRAINER__CHECKPOINT_EVERY": "1m",
+            "TENUTO_TIME__LATENESS": "5s",
+            "TENUTO_TIME__SNAPSHOT_LATENESS": "5s",
+            "TENUTO_TRAINER__CHECKPOINT_EVERY": "20s",
         }
         ours = Deployment(stack, "live", given=given)
         with ours.workers("features", "join", "sink", "train") as running:
-            _step(ours, _WARM_PER_S, bench.size(300, 270), running)
+            _step(ours, _WARM_PER_S, bench.size(300, 180), running)
             highest = 0.0
             for per_s in STEPS[: bench.size(len(STEPS), 2)]:
                 told = _step(ours, per_s, bench.size(60, 15), running)
