@@ -26,10 +26,11 @@ from tenuto.trainer.checkpoints.announcer import TopicAnnouncer
 from tenuto.trainer.checkpoints.feed import CheckpointFeed
 from tenuto.trainer.checkpoints.manifest import Origin
 from tenuto.trainer.checkpoints.writer import Publisher
+from tenuto.trainer.model.determinism import fix
 from tenuto.trainer.model_settings import ModelSettings
 from tenuto.trainer.progress import Progress
 from tenuto.trainer.ranker import Ranker
-from tenuto.trainer.resume import TrainerState, checkpoint_of, fix_runtime
+from tenuto.trainer.resume import TrainerState, checkpoint_of
 from tenuto.trainer.scoreboard import Scoreboard
 
 TITLE = "Checkpoint: publish → serving answers with it"
@@ -40,7 +41,7 @@ _HORIZON_MS = 600_000
 def run(bench: Bench) -> None:
     """A model with tens of thousands of ids, published again and again."""
     kind = stack_kind()
-    runtime = fix_runtime(1)
+    runtime = fix(1)
     spec = app.model_spec(ModelSettings(admit_after=1))
     learner = rows.learnt(spec, bench.size(300_000, 30_000))
     scoreboard = Scoreboard(spec, "live", window_rows=50_000)

@@ -33,17 +33,6 @@ class TrainerState:
     scoreboard: Scoreboard
 
 
-def fix_runtime(threads: int) -> dict[str, Any]:
-    """Make torch compute the same bits each time, for the whole process; what was fixed."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    return {
-        "threads": torch.get_num_threads(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "torch": str(torch.__version__),
-    }
-
-
 def fresh(spec: ModelSpec, settings: TrainSettings) -> TrainerState:
     """Before the first row."""
     scoreboard = Scoreboard(spec, settings.mode, window_rows=settings.window_rows)

@@ -15,10 +15,11 @@ import msgspec
 
 from tenuto.trainer.intake import Intake
 from tenuto.trainer.learner import BadLossError
+from tenuto.trainer.model.determinism import fix
 from tenuto.trainer.order import SECOND_MS
 from tenuto.trainer.positions import Position, Positions
 from tenuto.trainer.publishing import Publishing
-from tenuto.trainer.resume import fix_runtime, fresh, restored
+from tenuto.trainer.resume import fresh, restored
 from tenuto.trainer.rows import Rows
 from tenuto.trainer.sample_source import SampleSource
 from tenuto.trainer.schedule import AsOfSchedule, Learn, LiveSchedule, Schedule, Score
@@ -58,7 +59,7 @@ class Trainer:
         settings, spec = training.settings, training.spec
         self._training = training
         self._metrics = metrics or TrainMetrics()
-        self._publishing = Publishing(training, fix_runtime(settings.threads), self._metrics)
+        self._publishing = Publishing(training, fix(settings.threads), self._metrics)
         saved = self._publishing.saved
         self._state = fresh(spec, settings) if saved is None else restored(spec, settings, saved)
         self._schedule = _schedule(training, self._state.progress.front_ms)
