@@ -1,7 +1,8 @@
 """One pass of our trainer, in a process of its own: ``python -m benchmarks.train_side``.
 
-``kafka``: the trainer as ``tenuto train`` runs it, checkpoints included. ``memory``: its learner
-over rows that were read and decoded before.
+``kafka``: the trainer as ``tenuto train`` runs it, metrics and checkpoints included. ``memory``:
+the same trainer, of records that were read and decoded before. ``learner``: what learns alone, over
+one array of rows.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,53 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 import tenuto
+from tenuto import training
 from tenuto.presets.video import app
 from tenuto.settings import Settings, load
 from tenuto.trainer.learner import Learner
 from tenuto.trainer.model.determinism import fix
 from tenuto.trainer.rows import concat, learnt_label, rows_of
+from tenuto.trainer.sample_source import Read
 from tenuto.trainer.spec import ModelSpec
-from tenuto.training import trainer_of
+from tenuto.trainer.topic_source import TopicSource
 
 
-def from_kafka(settings: Settings) -> dict[str, Any]:
+class Kept:
+    """A source whose records are all in memory already.
+
+    Args:
+        source: where they come from; asked until every partition has ended.
+    """
+
+    def __init__(self, source: TopicSource) -> None:
+        self.partitions = source.partitions
+        self.missed = self.gaps = 0
+        self.exhausted = False
+        self._reads: list[list[Read]] = []
+        open_ = set(self.partitions)
+        while open_:
+            if found := source.poll(()):
+                self._reads.append(found)
+                open_ -= {read.partition for read in found if read.is_end}
+        source.close()
+
+    def poll(self, ahead: Collection[int]) -> list[Read]:
+        """What the topic gave at its next poll."""
+        return self._reads.pop(0)
+
+    def lag(self) -> dict[int, int]:
+        """Nothing waits elsewhere."""
+        return dict.fromkeys(self.partitions, 0)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def by_trainer(settings: Settings, source: str) -> dict[str, Any]:
     """Until the topic's end marks."""
-    trainer = trainer_of(settings, app)
+    if source == "memory":
+        training.TopicSource = lambda *given, **named: Kept(TopicSource(*given, **named))
+    trainer = training.trainer_of(settings, app)
     began_s = time.perf_counter()
     trainer.run(until_end=True)
     seconds = time.perf_counter() - began_s
@@ -38,7 +75,7 @@ def from_kafka(settings: Settings) -> dict[str, Any]:
     return {"seconds": seconds, "rows": report["seen_rows"], "figures": figures}
 
 
-def from_memory(settings: Settings, topic: str, spec: ModelSpec) -> dict[str, Any]:
+def by_learner(settings: Settings, topic: str, spec: ModelSpec) -> dict[str, Any]:
     """Mini-batches of the same size, nothing but learnt and scored."""
     fix(settings.trainer.threads)
     samples = tenuto.Samples(topic=topic, bootstrap=settings.kafka.bootstrap)
@@ -62,7 +99,10 @@ def main() -> None:
     source, topic = sys.argv[1:]
     settings = load().settings
     spec = app.model_spec(settings.model, settings.time.rules())
-    found = from_kafka(settings) if source == "kafka" else from_memory(settings, topic, spec)
+    if source == "learner":
+        found = by_learner(settings, topic, spec)
+    else:
+        found = by_trainer(settings, source)
     print(json.dumps(found))
 
 

@@ -167,7 +167,7 @@ def test_position_and_its_columns_move_logged_clicks_only() -> None:
 
 
 def test_a_click_at_the_top_is_worth_less_than_one_below() -> None:
-    learner = taught(spec_of(learning_rate=0.02), 60)
+    learner = taught(spec_of(learning_rate=0.02), 120)
     rows = rows_of(SPEC, 99)
     top, below = (
         learner.predict(rows_of(SPEC, 99, position=np.full(64, p, np.int32)), at="logged")["ctr"]

@@ -51,10 +51,13 @@ class Mmoe(nn.Module):
         """``(n, D)`` to ``(n, T)``."""
         width, experts, size = self.hidden.shape
         n, heads = len(inputs), len(self.gate_bias)
-        first = torch.addmm(self.hidden_bias.view(-1), inputs, self.hidden.view(width, -1)).relu_()
-        first = first.view(n, experts, size).transpose(0, 1)
+        # Experts and gates in one product: one of few columns costs as much as one of a hundred.
+        weight = torch.cat([self.hidden.view(width, -1), self.gate.view(width, -1)], 1)
+        bias = torch.cat([self.hidden_bias.view(-1), self.gate_bias.view(-1)])
+        both = torch.addmm(bias, inputs, weight)
+        hidden, gates = torch.split_with_sizes(both, [experts * size, heads * experts], 1)
+        first = hidden.relu().view(n, experts, size).transpose(0, 1)
         second = torch.baddbmm(self.expert_bias, first, self.expert).relu_()
-        gates = torch.addmm(self.gate_bias.view(-1), inputs, self.gate.view(width, -1))
         shares = gates.view(n, heads, experts).softmax(2).permute(1, 2, 0).unsqueeze(3)
         mixed = (shares * second.unsqueeze(0)).sum(1)
         third = torch.baddbmm(self.tower_bias, mixed, self.tower).relu_()
