@@ -37,7 +37,7 @@ def run(bench: Bench) -> None:
     """The default preset and the full one; idle, and while events arrive."""
     kind = stack_kind()
     log = World(bench.size(400_000, 60_000)).log()
-    seconds = bench.size(4, 1)
+    seconds = bench.size(2, 1)
     with local.start(kind) as stack:
         for app in ("small", "full"):
             deployment = Deployment(stack, app)
