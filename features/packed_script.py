@@ -6,10 +6,14 @@ redis-py packs a command argument by argument, which costs more than Redis takes
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import redis
 from redis.exceptions import NoScriptError
+
+_AHEAD = 1
 
 
 class PackedScript:
@@ -26,35 +30,64 @@ class PackedScript:
         sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest().encode()
         self._name = b"$7\r\nEVALSHA" + argument(sha)
 
-    def __call__(self, n_keys: int, n_arguments: int, packed: bytes) -> Any:
-        """Run it.
+    def run(
+        self, calls: list[tuple[int, bytes]], n_arguments: int, accept: Callable[[Any], None]
+    ) -> None:
+        """Run it once for each call, in their order; a call leaves the list once it is accepted.
+
+        One call is sent ahead of the reply that is awaited: Redis need not wait for this process
+        to be given its turn, and readers wait for two scripts at most.
 
         Args:
-            n_keys, n_arguments: how many keys and other arguments there are.
-            packed: all of them, keys first, each as ``argument`` makes it.
+            calls: the number of keys, and keys and arguments, each as ``argument`` makes it.
+            n_arguments: how many arguments follow the keys.
+            accept: told of each reply; may raise, and what was sent ahead is then executed too.
 
         Raises:
             redis.RedisError: as for any command; what was sent may have been executed.
         """
-        head = b"*%d\r\n%b%b" % (3 + n_keys + n_arguments, self._name, argument(b"%d" % n_keys))
-        command = [b"%b%b\r\n" % (head, packed)]
         connection: Any = self._pool.get_connection()
+        whole = False
         try:
-            return connection.retry.call_with_retry(
-                lambda: self._run(connection, command), lambda _: connection.disconnect()
+            connection.retry.call_with_retry(
+                lambda: self._run(connection, calls, n_arguments, accept),
+                lambda _: connection.disconnect(),
             )
+            whole = True
         finally:
+            if not whole:
+                # A reply to what was sent ahead may be on its way, and is nobody's.
+                connection.disconnect()
             self._pool.release(connection)
 
-    def _run(self, connection: Any, command: list[bytes]) -> Any:
-        connection.send_packed_command(command)
-        try:
-            return connection.read_response()
-        except NoScriptError:
-            connection.send_command("SCRIPT", "LOAD", self._text)
-            connection.read_response()
-            connection.send_packed_command(command)
-            return connection.read_response()
+    def _run(
+        self,
+        connection: Any,
+        calls: list[tuple[int, bytes]],
+        n_arguments: int,
+        accept: Callable[[Any], None],
+    ) -> None:
+        sent = 0
+        while calls:
+            for n_keys, packed in calls[sent : 1 + _AHEAD]:
+                head = b"*%d\r\n%b" % (3 + n_keys + n_arguments, self._name)
+                head += argument(b"%d" % n_keys)
+                connection.send_packed_command([b"%b%b\r\n" % (head, packed)])
+                sent += 1
+            try:
+                reply = connection.read_response()
+            except NoScriptError:
+                # Nor did what was sent ahead find it.
+                for _ in range(sent - 1):
+                    with suppress(NoScriptError):
+                        connection.read_response()
+                connection.send_command("SCRIPT", "LOAD", self._text)
+                connection.read_response()
+                sent = 0
+                continue
+            accept(reply)
+            del calls[0]
+            sent -= 1
 
 
 def argument(value: bytes) -> bytes:

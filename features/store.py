@@ -1,7 +1,7 @@
 """The state in Redis, as its one writer sees it: apply a batch exactly once, start, sweep.
 
-Every method is one short atomic script, awaited before the next, so that readers are never kept
-waiting long. Decides nothing by a clock.
+Every method is one short atomic script, or several with one sent ahead at most, so that readers are
+never kept waiting long. Decides nothing by a clock.
 """
 
 from __future__ import annotations
@@ -112,6 +112,12 @@ def key_prefix(layout: Layout, namespace: str) -> str:
     """Prefix of every key of a layout; its hash tag keeps all of them in one cluster slot."""
     name = f"{namespace}." if namespace else ""
     return f"{{tenuto.{name}{layout.digest}}}:"
+
+
+def _is_applied(reply: tuple[int, bytes]) -> None:
+    applied, raw = reply
+    if not applied:
+        raise Elsewhere(Entry.unpack(raw))
 
 
 class Store:
@@ -255,9 +261,10 @@ class Store:
         return PreparedBatch(slot, entry, end, arrival, len(deltas), calls)
 
     def run(self, prepared: PreparedBatch) -> Entry:
-        """Apply a batch from where progress stands, chunk by chunk, each reply awaited.
+        """Apply a batch from where progress stands, chunk by chunk.
 
-        Where Redis refuses a chunk, nothing of it is written, and another ``run`` goes on there.
+        Where Redis refuses a chunk, nothing of it or of those after it is written, and another
+        ``run`` goes on there.
 
         Returns:
             The entry after the last chunk, which is ``prepared.after``.
@@ -266,11 +273,7 @@ class Store:
             Elsewhere: another worker, or a loss of Redis, has moved progress.
             redis.ResponseError: Redis is out of memory, say.
         """
-        while prepared.calls:
-            applied, raw = self._apply(prepared.calls[0][0], _ARGUMENTS, prepared.calls[0][1])
-            if not applied:
-                raise Elsewhere(Entry.unpack(raw))
-            del prepared.calls[0]
+        self._apply.run(prepared.calls, _ARGUMENTS, _is_applied)
         return prepared.after
 
     def apply(self, slot: Slot, entry: Entry, end: int, arrival: int, deltas: Deltas) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import pytest
 import redis
@@ -19,19 +20,57 @@ from tenuto.presets import video
 LIFE = b"incarnation-0001"
 
 
+def replies_of(script: PackedScript, calls: list[tuple[int, bytes]], n_arguments: int) -> list[Any]:
+    """Of all calls, each of which must have left the list."""
+    found: list[Any] = []
+    script.run(calls, n_arguments, found.append)
+    assert calls == []
+    return found
+
+
 def test_a_script_gets_its_keys_and_arguments_byte_for_byte(redis_url: str) -> None:
     script = PackedScript(redis.Redis.from_url(redis_url), "return {KEYS[1], KEYS[2], ARGV[1]}")
     values = [b"", b"a\r\n$3\r\nb", b"\x00\xff" * 1000]
     packed = b"".join(map(argument, values))
-    assert script(2, 1, packed) == values
+    assert replies_of(script, [(2, packed)], 1) == [values]
 
 
-def test_a_script_that_redis_has_forgotten_is_loaded_again(redis_url: str) -> None:
+@pytest.mark.parametrize("calls", [1, 2, 7])
+def test_a_script_that_redis_has_forgotten_is_loaded_again(redis_url: str, calls: int) -> None:
     client = redis.Redis.from_url(redis_url)
     script = PackedScript(client, "return redis.call('INCR', KEYS[1])")
-    assert script(1, 0, argument(b"n")) == 1
+    key = argument(b"n%d" % calls)
+    assert replies_of(script, [(1, key)] * calls, 0) == list(range(1, calls + 1))
     client.script_flush()
-    assert script(1, 0, argument(b"n")) == 2
+    assert replies_of(script, [(1, key)], 0) == [calls + 1]
+
+
+def test_an_error_leaves_the_calls_that_were_not_accepted_and_no_reply_to_anybody(
+    redis_url: str,
+) -> None:
+    client = redis.Redis.from_url(redis_url)
+    script = PackedScript(client, "return redis.call('INCR', KEYS[1])")
+    client.set("no number", "x")
+    calls = [(1, argument(key)) for key in (b"a1", b"no number", b"a2", b"a3")]
+    found: list[Any] = []
+    with pytest.raises(redis.ResponseError, match="not an integer"):
+        script.run(calls, 0, found.append)
+    assert (found, len(calls)) == ([1], 3)
+    assert replies_of(script, [(1, argument(b"b"))], 0) == [1]
+    assert client.get("a3") is None
+
+
+def test_a_caller_that_will_not_go_on_leaves_no_reply_to_anybody(redis_url: str) -> None:
+    client = redis.Redis.from_url(redis_url)
+    script = PackedScript(client, "return redis.call('INCRBY', KEYS[1], 7)")
+
+    def refuse(_reply: Any) -> None:
+        raise Elsewhere(None)
+
+    with pytest.raises(Elsewhere):
+        script.run([(1, argument(b"c%d" % at)) for at in range(3)], 0, refuse)
+    assert client.get("c2") is None
+    assert replies_of(script, [(1, argument(b"d"))], 0) == [7]
 
 
 def test_a_restarted_redis_is_found_empty_not_unreachable(embedded: local.LocalStack) -> None:
