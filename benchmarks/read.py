@@ -18,7 +18,7 @@ import numpy as np
 import redis
 
 from benchmarks import environments
-from benchmarks.deployment import Deployment, stack_kind
+from benchmarks.deployment import Deployment, cpu_s, stack_kind
 from benchmarks.harness import OURS, Bench, Figures, percentiles
 from benchmarks.pace import Pace
 from benchmarks.peers.timing import timed
@@ -91,10 +91,11 @@ def _read(bench: Bench, deployment: Deployment, case: str, seconds: float) -> No
     found = np.asarray(hashes(max(CANDIDATES))())
     bench.check("hgetall: values", found.tobytes(), matrix.values.tobytes())
     sides = {OURS: ours, "MGET": mget, "HGETALL": hashes}
+    pid = deployment.stack.redis_pid
     for n in CANDIDATES:
         for clients in CLIENTS:
             bench.interleave({
-                f"{case}, {n} × {clients}: {side}": partial(_timed, make(n), clients, seconds)
+                f"{case}, {n} × {clients}: {side}": partial(_timed, make(n), clients, seconds, pid)
                 for side, make in sides.items()
             })  # fmt: skip
     _feast(bench, deployment, case, matrix, items, names, seconds)
@@ -136,8 +137,12 @@ def _feast(
             bench.check("Feast: values", told.tobytes(), right.tobytes())
 
 
-def _timed(read: Callable[[], object], clients: int, seconds: float) -> Figures:
-    return _figures(*timed(read, clients, seconds))
+def _timed(read: Callable[[], object], clients: int, seconds: float, redis_pid: int) -> Figures:
+    before_s = cpu_s(redis_pid)
+    took_ms, lasted_s = timed(read, clients, seconds)
+    spent_s = cpu_s(redis_pid) - before_s
+    # At half load ingest's own work is in it.
+    return {**_figures(took_ms, lasted_s), "redis_us_per_read": spent_s / len(took_ms) * 1e6}
 
 
 def _figures(took_ms: Sequence[float], seconds: float) -> Figures:

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plots, written from ``benchmarks/results/*.json`` and nothing else."""
+"""docs/benchmarks.md, its plots and docs/capacity.md: ``benchmarks/results/*.json`` and no more."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import capacity
 from benchmarks.harness import OURS, RESULTS, Result, load
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
+CAPACITY = DOCS / "capacity.md"
 PLOTS = DOCS / "benchmarks"
 _OURS_COLOUR, _PEERS_COLOUR = "#1b6ca8", "#b8b8b8"
 _HEAD = """# Benchmarks
@@ -31,6 +33,8 @@ def render(names: tuple[str, ...] = ()) -> None:
     for name in order:
         parts += _section(found[name])
     PAGE.write_text("\n".join(parts).rstrip() + "\n")
+    if all(name in found for name in capacity.NEEDED):
+        CAPACITY.write_text(capacity.page(found))
 
 
 def _goals(results: list[Result]) -> Iterator[str]:
