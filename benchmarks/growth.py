@@ -1,8 +1,8 @@
 """Growth: what an event costs while the log grows, while entities grow, and recovery of Redis.
 
 One worker counts items and users over five minutes. First the log goes on and on over the same ids;
-then the same number of events is of more and more ids, each as often as any other, so that ever
-fewer of a batch's events fall on one entity. A part's cost is the processor time of the worker and
+then events are of more and more ids, each as often as any other, so that ever fewer of a batch's
+events fall on one entity. A part's cost is the processor time of the worker and
 of Redis. A part lasts longer than the window, so that the last sums are of the last part alone.
 Then the default preset loses its Redis and reads its log again.
 """
@@ -21,7 +21,8 @@ from tenuto.local import LocalStack
 
 TITLE = "Growth: cost per event, memory, and recovery of an emptied Redis"
 _IDS = 50_000
-_GROWING_IDS = (5_000, 50_000, 500_000, 2_500_000)
+# Events beside ids, twice as many entities: of most of them there are events in the window.
+_GROWING = ((1.0, 5_000), (1.0, 50_000), (1.0, 500_000), (6.0, 2_500_000))
 _PART_S = 500
 _LOOK_EVERY_S = 0.05
 _WRITES = "tenuto_entity_writes_total"
@@ -46,8 +47,8 @@ def run(bench: Bench) -> None:
         for at in range(1, number + 1)
     ]
     more_ids = [
-        _Part(size, ids, f"{2 * ids:,} ids")
-        for ids in _GROWING_IDS[: bench.size(len(_GROWING_IDS), 3)]
+        _Part(round(size * of_size), ids, f"{2 * ids:,} ids")
+        for of_size, ids in _GROWING[: bench.size(len(_GROWING), 3)]
     ]
     with local.start(kind) as stack:
         costs = _grow(bench, stack, "log", more_events)
