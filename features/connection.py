@@ -5,11 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 import redis
+
+from tenuto.features.bucket_keys import MAX_BUCKETS
 
 _SECRET_WORDS = ("password", "secret", "token", "key_id", "credential", "signature")
 
@@ -22,6 +24,7 @@ class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         username, password: where the URL does not hold them.
         ssl_ca_certs: PEM file of the authorities to trust, with ``rediss://``.
         socket_timeout_s: after which a silent Redis counts as gone.
+        buckets: parts that the state is kept in, each on one node of a cluster.
     """
 
     url: str = "redis://127.0.0.1:6379/0"
@@ -29,6 +32,7 @@ class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     password: str = ""
     ssl_ca_certs: str = ""
     socket_timeout_s: float = 10.0
+    buckets: Annotated[int, msgspec.Meta(ge=1, le=MAX_BUCKETS)] = 1
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """What cannot work whatever the server says: the field, and what would be right."""

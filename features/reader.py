@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenuto.features.aggregate import entity_key
+from tenuto.features.bucket_keys import key_prefix
 from tenuto.features.entities import Counter, Entity
 from tenuto.features.feature import Context, Feature, Floats
 from tenuto.features.layout import View
 from tenuto.features.matrix import Matrix, Stamp, State, canonical
 from tenuto.features.progress import unpack_all
 from tenuto.features.schema import FeatureSet
-from tenuto.features.store import key_prefix
 from tenuto.features.sums import Ints, ViewSums
 from tenuto.features.windows import Window
 
