@@ -56,10 +56,13 @@ class FeatureClient:
             ContextError: context that was not declared so.
             AsOfTooOldError: the moment lies behind what the store still holds.
             PartitionCountError: the store was written with another number of partitions.
+            BucketCountError: the store is kept in another number of buckets.
         """
         given = self.reader.context(context or {}, len(candidates))
         plan = self.reader.plan(request, candidates, given)
         values = self._connections.mget(plan.keys, timeout_ms)
+        if self.reader.is_empty(plan, values):
+            self.reader.check_signs(self._connections.mget(self.reader.signs, timeout_ms))
         as_of = request.ts_ms if as_of_ms is None else as_of_ms
         return self.reader.decode(request, candidates, given, as_of, plan, values)
 
@@ -92,6 +95,9 @@ class AsyncFeatureClient:
         try:
             async with asyncio.timeout(timeout_ms / 1000.0):
                 values = cast("list[bytes | None]", await self._client.mget(plan.keys))
+                if self.reader.is_empty(plan, values):
+                    signs = await self._client.mget(self.reader.signs)
+                    self.reader.check_signs(cast("list[bytes | None]", signs))
         except TimeoutError as error:
             message = f"redis: no whole answer within {timeout_ms:g} ms"
             raise DeadlineExceededError(message) from error

@@ -197,7 +197,9 @@ def _reader(context: Context) -> Reader:
     from tenuto.features.reader import Reader
 
     settings = context.settings
-    return Reader(context.features, settings.kafka.partitions, settings.namespace)
+    return Reader(
+        context.features, settings.kafka.partitions, settings.namespace, settings.redis.buckets
+    )
 
 
 def _echo(lines: Iterable[str]) -> None:

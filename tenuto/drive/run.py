@@ -147,7 +147,7 @@ class Run:
         self.store = Buckets.connect(
             settings.redis, features.layout, partitions, settings.namespace
         )
-        reader = Reader(features, partitions, settings.namespace)
+        reader = Reader(features, partitions, settings.namespace, settings.redis.buckets)
         self.client = FeatureClient(settings.redis.url, reader, **settings.redis.options())
         self.outbox = Outbox(
             settings.kafka.kafka_python(),
