@@ -237,7 +237,7 @@ class Reader:
                 if several and unseen:
                     asked = as_of_ms, seeing, fresh_within_ms, longest_ms
                     unseen = rows.states(_entities(feature), asked)
-                elif unseen <= state:
+                elif several or unseen <= state:
                     continue
                 unseen_states[:, index] = ~read.known(counter) * unseen
         matrix = canonical(formed)
