@@ -50,8 +50,9 @@ def buckets_of(keys: Sequence[bytes], buckets: int) -> NDArray[np.int64]:
     return ((mixed.astype(np.uint64) * np.uint64(buckets)) >> np.uint64(32)).astype(np.int64)
 
 
-def cluster_slot(tag: str) -> int:
-    """The slot of Redis Cluster that a hash tag names."""
+def cluster_slot(prefix: str) -> int:
+    """The slot of Redis Cluster that keys with this prefix are in, by its hash tag."""
+    tag = prefix[prefix.index("{") + 1 : prefix.index("}")]
     return crc_hqx(tag.encode(), 0) % _CLUSTER_SLOTS
 
 
@@ -64,6 +65,6 @@ def _tag(name: str, bucket: int, buckets: int) -> str:
     """
     for number in count():
         tag = f"{name}.{bucket}of{buckets}.{number}"
-        if cluster_slot(tag) * buckets // _CLUSTER_SLOTS == bucket:
+        if cluster_slot(f"{{{tag}}}") * buckets // _CLUSTER_SLOTS == bucket:
             return tag
     raise AssertionError("unreachable: a hash finds every part")

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import redis
 from numpy.typing import NDArray
 
 from tenuto.features.aggregate import Deltas
-from tenuto.features.bucket_keys import buckets_key, buckets_of
+from tenuto.features.bucket_keys import buckets_key, buckets_of, cluster_slot, key_prefix
+from tenuto.features.cluster import Cluster
 from tenuto.features.connection import RedisConnection
 from tenuto.features.layout import Layout
+from tenuto.features.packed_script import SentCall
 from tenuto.features.progress import NO_ARRIVAL, Entry
 from tenuto.features.store import Elsewhere, Health, PreparedBatch, Slot, Store
+from tenuto.features.topology import Address
+
+T = TypeVar("T")
 
 
 class Moved(Exception):  # noqa: N818 - not an error: the caller goes where progress stands
@@ -89,25 +96,36 @@ class Buckets:
     Args:
         stores: of every bucket, in order.
         namespace: as they have it.
+        cluster: whose nodes they are on; one Redis without.
     """
 
-    def __init__(self, stores: Sequence[Store], namespace: str = "") -> None:
+    def __init__(
+        self, stores: Sequence[Store], namespace: str = "", cluster: Cluster | None = None
+    ) -> None:
         self.stores = tuple(stores)
         self.layout = stores[0].layout
         self.partitions = stores[0].partitions
-        self._known_by = buckets_key(self.layout, namespace)
+        self._cluster = cluster
+        self._slots = [cluster_slot(store.prefix.decode()) for store in stores]
+        self._sign = buckets_key(self.layout, namespace)
+        self._signs = stores[0].client
+        if cluster is not None:
+            self._signs = cluster.client(cluster_slot(self._sign))
 
     @classmethod
     def connect(
         cls, connection: RedisConnection, layout: Layout, partitions: int, namespace: str = ""
     ) -> Buckets:
         """The buckets that settings say; further arguments as ``Store`` has them."""
-        client, buckets = connection.client(), connection.buckets
-        stores = [
-            Store(client, layout, partitions, namespace, bucket, buckets)
-            for bucket in range(buckets)
-        ]
-        return cls(stores, namespace)
+        n = connection.buckets
+        cluster = connection.nodes() if connection.cluster else None
+        shared = connection.client()
+        stores = []
+        for bucket in range(n):
+            slot = cluster_slot(key_prefix(layout, namespace, bucket, n))
+            client = shared if cluster is None else cluster.client(slot)
+            stores.append(Store(client, layout, partitions, namespace, bucket, n))
+        return cls(stores, namespace, cluster)
 
     def __len__(self) -> int:
         return len(self.stores)
@@ -149,7 +167,7 @@ class Buckets:
     ) -> Entry:
         """As ``Store.begin``; says too in how many buckets the state is, where in several."""
         if len(self.stores) > 1:
-            self.stores[0].client.set(self._known_by, len(self.stores))
+            self._signs.set(self._sign, len(self.stores))
         return self.stores[bucket].begin(slot, incarnation, origin, origin_arrival, rebuild_until)
 
     def prepare(
@@ -181,16 +199,63 @@ class Buckets:
                 is applied to the others.
             redis.ResponseError: Redis is out of memory, say; another ``run`` goes on there.
         """
-        has_moved = False
-        for at, part in prepared.parts:
-            try:
-                prepared.entries[at] = self.stores[at].run(part)
-            except Elsewhere as elsewhere:
-                prepared.entries[at] = elsewhere.entry
-                has_moved = True
-        if has_moved:
+        lanes = self._by_redis(prepared.parts)
+        if len(lanes) == 1:
+            moved = [self._run_part(prepared, *part) for part in lanes[0]]
+        else:
+            moved = self._run_side_by_side(prepared, lanes)
+        if any(moved):
             raise Moved(prepared.entries)
         return prepared.after
+
+    def _run_part(self, prepared: PreparedBuckets, bucket: int, part: PreparedBatch) -> bool:
+        """Apply it to one bucket; whether progress has moved there."""
+        try:
+            prepared.entries[bucket] = self.stores[bucket].run(part)
+        except Elsewhere as elsewhere:
+            prepared.entries[bucket] = elsewhere.entry
+            return True
+        return False
+
+    def _run_side_by_side(
+        self, prepared: PreparedBuckets, lanes: list[list[tuple[int, PreparedBatch]]]
+    ) -> list[bool]:
+        """Every Redis has one script at most, so that its readers never wait for more."""
+        waiting = [[(b, part) for b, part in lane if part.calls] for lane in lanes]
+        sent: dict[int, SentCall] = {}
+        moved, failed = [], []
+        try:
+            while any(waiting):
+                for at, lane in enumerate(waiting):
+                    if lane and at not in sent:
+                        sent[at] = self.stores[lane[0][0]].send(lane[0][1])
+                for at, lane in enumerate(waiting):
+                    if not lane:
+                        continue
+                    bucket, part = lane[0]
+                    try:
+                        self.stores[bucket].receive(part, sent.pop(at))
+                    except Elsewhere as elsewhere:
+                        prepared.entries[bucket] = elsewhere.entry
+                        moved.append(True)
+                        del lane[0]
+                        continue
+                    except redis.RedisError as error:
+                        # The others are not left in the middle of it.
+                        failed.append(error)
+                        lane.clear()
+                        continue
+                    if not part.calls:
+                        prepared.entries[bucket] = part.after
+                        del lane[0]
+                    if lane:
+                        sent[at] = self.stores[lane[0][0]].send(lane[0][1])
+        finally:
+            for call in sent.values():
+                call.give_up()
+        if failed:
+            raise failed[0]
+        return moved
 
     def all_keys(self) -> Iterator[bytes]:
         """Every key of the state, progress and entities, for tests and for sizes."""
@@ -198,7 +263,17 @@ class Buckets:
             yield from store.all_keys()
 
     def _one_of_each_redis(self) -> list[Store]:
-        return [self.stores[0]]
+        every = list(enumerate(self.stores))
+        return [lane[0][1] for lane in self._by_redis(every)]
+
+    def _by_redis(self, of_buckets: Sequence[tuple[int, T]]) -> list[list[tuple[int, T]]]:
+        """What belongs to buckets, by the Redis that they are on."""
+        if self._cluster is None:
+            return [list(of_buckets)]
+        lanes: dict[Address, list[tuple[int, T]]] = {}
+        for bucket, one in of_buckets:
+            lanes.setdefault(self._cluster.node(self._slots[bucket]), []).append((bucket, one))
+        return list(lanes.values())
 
 
 def split_by_bucket(deltas: Deltas, buckets: int) -> list[Deltas]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenuto.features.aggregate import entity_key
-from tenuto.features.bucket_keys import buckets_key, buckets_of, key_prefix
+from tenuto.features.bucket_keys import buckets_key, buckets_of, cluster_slot, key_prefix
 from tenuto.features.entities import Counter, Entity
 from tenuto.features.feature import Context, Feature, Floats
 from tenuto.features.layout import View
@@ -61,6 +61,15 @@ class KeyPlan:
     read: tuple[int, ...] = (0,)
     bucket_of: Ints | None = None
 
+    def by_bucket(self) -> list[tuple[int, list[int]]]:
+        """The places of each bucket's keys."""
+        if self.bucket_of is None:
+            return [(0, list(range(len(self.keys))))]
+        found: list[list[int]] = [[] for _ in self.read]
+        for place, at in enumerate(self.bucket_of.tolist()):
+            found[at].append(place)
+        return list(zip(self.read, found, strict=True))
+
 
 class Reader:
     """Plans and decodes the reads of one feature set.
@@ -82,6 +91,9 @@ class Reader:
             key_prefix(self.layout, namespace, bucket, buckets).encode()
             for bucket in range(buckets)
         ]
+        # Of Redis Cluster.
+        self.slots = [cluster_slot(prefix.decode()) for prefix in self.prefixes]
+        self.sign_slot = cluster_slot(key_prefix(self.layout, namespace))
         # Where a store that is kept in another number of buckets shows itself.
         self.signs = [
             f"{key_prefix(self.layout, namespace)}progress".encode(),

@@ -20,7 +20,7 @@ from tenuto.features.bucket_keys import key_prefix
 from tenuto.features.chunks import cut
 from tenuto.features.founding import Founding
 from tenuto.features.layout import Layout
-from tenuto.features.packed_script import PackedScript, argument
+from tenuto.features.packed_script import PackedScript, SentCall, argument
 from tenuto.features.progress import ENTRY_BYTES, NO_ARRIVAL, Entry, unpack_all
 from tenuto.features.scripts import REPLACE, apply_script, sweep_script
 
@@ -269,11 +269,25 @@ class Store:
             redis.ResponseError: Redis is out of memory, say.
         """
         while prepared.calls:
-            applied, raw = self._apply(prepared.calls[0][0], _ARGUMENTS, prepared.calls[0][1])
-            if not applied:
-                raise Elsewhere(Entry.unpack(raw))
-            del prepared.calls[0]
+            self._take(
+                prepared, self._apply(prepared.calls[0][0], _ARGUMENTS, prepared.calls[0][1])
+            )
         return prepared.after
+
+    def send(self, prepared: PreparedBatch) -> SentCall:
+        """Send the next chunk without waiting; ``receive`` or ``give_up`` must follow."""
+        return self._apply.send(prepared.calls[0][0], _ARGUMENTS, prepared.calls[0][1])
+
+    def receive(self, prepared: PreparedBatch, sent: SentCall) -> None:
+        """Wait for a chunk that was sent; raises as ``run``."""
+        self._take(prepared, sent.reply())
+
+    @staticmethod
+    def _take(prepared: PreparedBatch, reply: Any) -> None:
+        applied, raw = reply
+        if not applied:
+            raise Elsewhere(Entry.unpack(raw))
+        del prepared.calls[0]
 
     def apply(self, slot: Slot, entry: Entry, end: int, arrival: int, deltas: Deltas) -> Entry:
         """``prepare`` and ``run``."""

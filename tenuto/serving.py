@@ -177,7 +177,9 @@ class Tenuto(_Serving):
     def __init__(self, platform: Platform, settings: Settings) -> None:
         super().__init__(platform, settings)
         redis = settings.redis
-        self._client = FeatureClient(redis.url, self._reader, **redis.options())
+        self._client = FeatureClient(
+            redis.url, self._reader, cluster=redis.cluster, **redis.options()
+        )
         self.events = EventProducer(platform.events, self._connection, **_producing(settings))
 
     def read(
@@ -267,7 +269,9 @@ class AsyncTenuto(_Serving):
     def __init__(self, platform: Platform, settings: Settings) -> None:
         super().__init__(platform, settings)
         redis = settings.redis
-        self._client = AsyncFeatureClient(redis.url, self._reader, **redis.options())
+        self._client = AsyncFeatureClient(
+            redis.url, self._reader, cluster=redis.cluster, **redis.options()
+        )
         self.events = AsyncEventProducer(platform.events, self._connection, **_producing(settings))
 
     async def read(

@@ -148,7 +148,12 @@ class Run:
             settings.redis, features.layout, partitions, settings.namespace
         )
         reader = Reader(features, partitions, settings.namespace, settings.redis.buckets)
-        self.client = FeatureClient(settings.redis.url, reader, **settings.redis.options())
+        self.client = FeatureClient(
+            settings.redis.url,
+            reader,
+            cluster=settings.redis.cluster,
+            **settings.redis.options(),
+        )
         self.outbox = Outbox(
             settings.kafka.kafka_python(),
             # Everything is flushed at a boundary: till then, records share requests.

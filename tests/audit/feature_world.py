@@ -54,14 +54,20 @@ class World:
     """
 
     def __init__(
-        self, url: str, features: Sequence[Feature], rules: TimeRules = RULES, buckets: int = 1
+        self,
+        url: str,
+        features: Sequence[Feature],
+        rules: TimeRules = RULES,
+        buckets: int = 1,
+        cluster: bool = False,
     ) -> None:
         self.features = FeatureSet.of(features, rules)
         layout = self.features.layout
         self.redis = redis.Redis.from_url(url)
-        self.buckets = Buckets.connect(RedisConnection(url=url, buckets=buckets), layout, 1)
+        connection = RedisConnection(url=url, buckets=buckets, cluster=cluster)
+        self.buckets = Buckets.connect(connection, layout, 1)
         self.store = self.buckets.stores[0]
-        self.reader = FeatureClient(url, Reader(self.features, 1, buckets=buckets))
+        self.reader = FeatureClient(url, Reader(self.features, 1, buckets=buckets), cluster=cluster)
         self.aggregator = Aggregator(layout)
         self.records: dict[str, list[RawRecord]] = {topic: [] for topic in layout.topics}
         self.snapshots: list[RawRecord] = []
@@ -182,7 +188,9 @@ class World:
 
     def audit_state(self) -> Findings:
         """Compare Redis with the log."""
-        keys: dict[bytes, Any] = {key: self.redis.get(key) for key in self.buckets.all_keys()}
+        keys: dict[bytes, Any] = {
+            key: store.client.get(key) for store in self.buckets.stores for key in store.all_keys()
+        }
         features, rules = self.features.features, self.features.layout.rules
         events, findings = self.judged(), Findings()
         for bucket, mine in by_bucket(keys).items():
