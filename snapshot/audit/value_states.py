@@ -38,6 +38,23 @@ class Stream:
     joined_ms: int | None
 
 
+def merged(streams: Sequence[dict[str, Stream]]) -> dict[str, Stream]:
+    """What a value sees that is formed from several buckets: the worst of each topic."""
+    if len(streams) == 1:
+        return streams[0]
+    return {topic: _worst([one[topic] for one in streams]) for topic in streams[0]}
+
+
+def _worst(streams: Sequence[Stream]) -> Stream:
+    joined = [stream.joined_ms for stream in streams if stream.joined_ms is not None]
+    return Stream(
+        any(stream.absent for stream in streams),
+        any(stream.can_be_behind for stream in streams),
+        (max(s.lag_ms[0] for s in streams), max(s.lag_ms[1] for s in streams)),
+        min(joined, default=None),
+    )
+
+
 class StateRules:
     """States by declaration; times from the log."""
 
@@ -68,20 +85,21 @@ class StateRules:
         self.longest_ms = max((ms for _, ms in self._longest.values()), default=0)
 
     def streams(self, topics: Sequence[TopicPositions], as_of: int) -> dict[str, Stream]:
-        """Each topic at a read."""
+        """Each topic at a read of one bucket."""
         return {one.topic: self._stream(one, as_of) for one in topics}
 
     def behind(
-        self, streams: dict[str, Stream], features: Sequence[Feature], rows: list[list[int]]
+        self, streams: dict[str, Stream], shown: Iterable[tuple[Feature, Iterable[int]]]
     ) -> set[str]:
         """Topics that must have been behind: all columns that they feed say ``rebuilding``.
 
         Args:
-            rows: the states of the features, item by item.
+            streams: of one bucket.
+            shown: features with the states of their values that come from that bucket.
         """
         found = {topic for topic, stream in streams.items() if stream.can_be_behind}
-        for at, feature in enumerate(features):
-            if any(row[at] != REBUILDING for row in rows):
+        for feature, states in shown:
+            if any(state != REBUILDING for state in states):
                 found -= set(self._topics[feature.name])
         return found
 
@@ -141,18 +159,23 @@ class StateRules:
     def is_cut(
         self, feature: Feature, topics: Sequence[TopicPositions], as_of: int, is_seen: bool
     ) -> bool:
-        """Whether the log no longer holds a record that the value may need."""
+        """Whether the log no longer holds a record that the value may need.
+
+        Args:
+            topics: in each bucket that it is formed from.
+        """
         if not self._has_start:
             return False
-        partitions = {one.topic: one for one in topics}
         for fed, window_ms in self._sources(feature, is_seen):
             reach_ms = window_ms + self._rules.future_ms
-            for topic in fed:
-                for partition, reached in enumerate(partitions[topic].partitions):
-                    start = self._log.topics[topic].partitions[partition].start
-                    if reached.origin >= start or not partitions[topic].entered:
+            for one in topics:
+                if one.topic not in fed or not one.entered:
+                    continue
+                for partition, reached in enumerate(one.partitions):
+                    start = self._log.topics[one.topic].partitions[partition].start
+                    if reached.origin >= start:
                         continue
-                    first_ms = self._arrivals.at((topic, partition), start)
+                    first_ms = self._arrivals.at((one.topic, partition), start)
                     if not first_ms or first_ms + reach_ms > as_of:
                         return True
         return False
