@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import redis
 from numpy.typing import NDArray
 
 from tenuto.features.aggregate import Deltas
