@@ -6,6 +6,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,14 +88,16 @@ def test_a_worker_killed_between_two_buckets_is_followed_by_one_that_loses_and_d
     make: Make, plain: dict[bytes, Any], last: int
 ) -> None:
     buckets, log = make("killed"), Logged(6_000, 1)
-    calls = 0
+    left = last
 
-    def dying(run: Any, *arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > last:
+    def dying(run: Any, calls: list[Any], *rest: Any) -> None:
+        nonlocal left
+        made = calls[:left]
+        del calls[: len(made)]
+        left -= len(made)
+        run(made, *rest)
+        if calls:
             raise redis.ConnectionError("killed here")
-        return run(*arguments)
 
     async def begin() -> None:
         died = worker(buckets, log)
@@ -103,12 +106,12 @@ def test_a_worker_killed_between_two_buckets_is_followed_by_one_that_loses_and_d
         with pytest.raises(redis.ConnectionError):
             await died.flush()
 
-    runs = [store._apply for store in buckets.stores]
+    runs = [store._apply.run for store in buckets.stores]
     for store, run in zip(buckets.stores, runs, strict=True):
-        store._apply = lambda *a, run=run: dying(run, *a)  # type: ignore[assignment,misc]
+        store._apply.run = partial(dying, run)  # type: ignore[method-assign]
     asyncio.run(begin())
     for store, run in zip(buckets.stores, runs, strict=True):
-        store._apply = run
+        store._apply.run = run  # type: ignore[method-assign]
     assert len({(entry.next, entry.done) for entry in stand(buckets)}) > 1
     asyncio.run(read_all(worker(buckets, log), log))
     assert state(buckets) == plain
@@ -124,7 +127,8 @@ def test_a_lost_bucket_is_rebuilt_alone(make: Make, plain: dict[bytes, Any]) -> 
         await read_all(made, log)
         forget(buckets, 1)
         for at, store in enumerate(buckets.stores):
-            store._apply = _counting(store._apply, applied, at)  # type: ignore[assignment]
+            run = _counting(store._apply.run, applied, at)
+            store._apply.run = run  # type: ignore[method-assign]
         await made.watch()
         assert [entry.next for entry in made.progress.entries[P0]] == [6_000, 0, 6_000]
         assert [entry.rebuild_until for entry in made.progress.entries[P0]][1] == 6_000
@@ -141,9 +145,9 @@ def test_a_lost_bucket_is_rebuilt_alone(make: Make, plain: dict[bytes, Any]) -> 
 
 
 def _counting(run: Any, counts: list[int], at: int) -> Any:
-    def counting(*arguments: Any) -> Any:
-        counts[at] += 1
-        return run(*arguments)
+    def counting(calls: list[Any], *rest: Any) -> None:
+        counts[at] += len(calls)
+        run(calls, *rest)
 
     return counting
 
