@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,12 +146,12 @@ class Buckets:
         Raises:
             StoreError: progress is not as long as it must be.
         """
-        by_store = [store.entries(slots) for store in self.stores]
+        by_store = [store.unpacked(blob, slots) for store, blob in self._progress()]
         return [list(entries) for entries in zip(*by_store, strict=True)]
 
     def next_offsets(self) -> NDArray[np.int64]:
         """How far every partition is read into every bucket; -1 where one does not know it."""
-        offsets = np.array([store.next_offsets() for store in self.stores])
+        offsets = np.array([store.unpacked_offsets(blob) for store, blob in self._progress()])
         least: NDArray[np.int64] = offsets.min(axis=0)
         return least
 
@@ -233,6 +233,15 @@ class Buckets:
         """Every key of the state, progress and entities, for tests and for sizes."""
         for store in self.stores:
             yield from store.all_keys()
+
+    def _progress(self) -> list[tuple[Store, bytes | None]]:
+        """The progress of every bucket, as bytes."""
+        if self._cluster is None:
+            keys = [store.progress_key for store in self.stores]
+            blobs: Any = self.stores[0].client.mget(keys)
+        else:
+            blobs = [store.client.get(store.progress_key) for store in self.stores]
+        return list(zip(self.stores, blobs, strict=True))
 
     def _one_of_each_redis(self) -> list[Store]:
         every = list(enumerate(self.stores))

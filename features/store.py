@@ -196,7 +196,11 @@ class Store:
         Raises:
             StoreError: progress is not as long as it must be.
         """
-        blob = cast("bytes | None", self.client.get(self.progress_key)) or b""
+        return self.unpacked(cast("bytes | None", self.client.get(self.progress_key)), slots)
+
+    def unpacked(self, blob: bytes | None, slots: Sequence[Slot]) -> list[Entry | None]:
+        """What the value of the progress key says of partitions; raises as ``entries``."""
+        blob = blob or b""
         if blob and len(blob) != self._size:
             raise StoreError(
                 f"redis: {self.progress_key.decode()} has {len(blob)} bytes: must be {self._size}: "
@@ -206,7 +210,10 @@ class Store:
 
     def next_offsets(self) -> NDArray[np.int64]:
         """How far every partition is read, topic by topic; -1 where the store does not know it."""
-        blob = cast("bytes | None", self.client.get(self.progress_key))
+        return self.unpacked_offsets(cast("bytes | None", self.client.get(self.progress_key)))
+
+    def unpacked_offsets(self, blob: bytes | None) -> NDArray[np.int64]:
+        """What the value of the progress key says, as ``next_offsets``."""
         entries = unpack_all(blob, len(self.layout.topics), self.partitions).reshape(-1)
         return np.where(entries["incarnation"] == b"", -1, entries["next"])
 

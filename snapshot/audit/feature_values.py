@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Collection, Mapping
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from tenuto.features.feature import Feature
@@ -26,6 +28,7 @@ from tenuto.snapshot.audit.stored import stored_entities
 from tenuto.snapshot.audit.value_states import (
     REBUILDING,
     STATE_NAMES,
+    Behind,
     StateRules,
     Stream,
     merged,
@@ -34,7 +37,7 @@ from tenuto.snapshot.audit.value_states import (
 # An explanation tries many prefixes: beyond so many, a wrong value is only counted.
 _EXPLAINED = 30
 
-Streams = tuple[list[TopicPositions], dict[str, Stream], set[str]]
+Streams = tuple[list[TopicPositions], dict[str, Stream], Behind]
 
 
 class FeatureAudit:
@@ -322,7 +325,7 @@ class FeatureAudit:
                 known[buckets] = (
                     [one for bucket in of for one in named.topics[bucket]],
                     merged([streams[bucket] for bucket in of]),
-                    set().union(*(behind[bucket] for bucket in of)),
+                    reduce(or_, (behind[bucket] for bucket in of)),
                 )
             return known[buckets]
 

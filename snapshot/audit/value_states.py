@@ -55,6 +55,22 @@ def _worst(streams: Sequence[Stream]) -> Stream:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Topics that a store had not read up to where it was being rebuilt.
+
+    Attributes:
+        surely: all columns that they feed say ``rebuilding``.
+        perhaps: no column says: what they feed was not read.
+    """
+
+    surely: frozenset[str]
+    perhaps: frozenset[str]
+
+    def __or__(self, other: Behind) -> Behind:
+        return Behind(self.surely | other.surely, self.perhaps | other.perhaps)
+
+
 class StateRules:
     """States by declaration; times from the log."""
 
@@ -90,18 +106,22 @@ class StateRules:
 
     def behind(
         self, streams: dict[str, Stream], shown: Iterable[tuple[Feature, Iterable[int]]]
-    ) -> set[str]:
-        """Topics that must have been behind: all columns that they feed say ``rebuilding``.
+    ) -> Behind:
+        """Topics that a bucket was behind in.
 
         Args:
             streams: of one bucket.
             shown: features with the states of their values that come from that bucket.
         """
-        found = {topic for topic, stream in streams.items() if stream.can_be_behind}
+        can_be = {topic for topic, stream in streams.items() if stream.can_be_behind}
+        told: set[str] = set()
+        is_there: set[str] = set()
         for feature, states in shown:
+            fed = self._topics[feature.name]
+            told.update(fed)
             if any(state != REBUILDING for state in states):
-                found -= set(self._topics[feature.name])
-        return found
+                is_there.update(fed)
+        return Behind(frozenset((can_be & told) - is_there), frozenset(can_be - told))
 
     def must_rebuild(self, feature: Feature, streams: dict[str, Stream], is_seen: bool) -> bool:
         """Whether a store that knows what the snapshot says calls the value ``rebuilding``."""
@@ -117,7 +137,7 @@ class StateRules:
         self,
         feature: Feature,
         streams: dict[str, Stream],
-        behind: set[str],
+        behind: Behind,
         is_nan: bool,
         is_seen: bool,
     ) -> set[int]:
@@ -128,9 +148,9 @@ class StateRules:
             is_seen: whether its entity was counted in its longest window.
         """
         topics = {topic for fed, _ in self._sources(feature, is_seen) for topic in fed}
-        if self.must_rebuild(feature, streams, is_seen) or not behind.isdisjoint(topics):
+        if self.must_rebuild(feature, streams, is_seen) or not behind.surely.isdisjoint(topics):
             return {REBUILDING}
-        found = set()
+        found = set() if behind.perhaps.isdisjoint(topics) else {REBUILDING}
         for end in (0, 1):
             lags = [streams[topic].lag_ms[end] for topic in topics]
             is_stale = any(lag_ms > feature.fresh_within_ms for lag_ms in lags)
