@@ -5,11 +5,14 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 import redis
+
+from tenuto.features.bucket_keys import MAX_BUCKETS
+from tenuto.features.cluster import Cluster
 
 _SECRET_WORDS = ("password", "secret", "token", "key_id", "credential", "signature")
 
@@ -22,6 +25,8 @@ class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         username, password: where the URL does not hold them.
         ssl_ca_certs: PEM file of the authorities to trust, with ``rediss://``.
         socket_timeout_s: after which a silent Redis counts as gone.
+        cluster: whether the URL is of a node of a Redis Cluster, which names the others.
+        buckets: parts that the state is kept in, each on one node of a cluster.
     """
 
     url: str = "redis://127.0.0.1:6379/0"
@@ -29,6 +34,8 @@ class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     password: str = ""
     ssl_ca_certs: str = ""
     socket_timeout_s: float = 10.0
+    cluster: bool = False
+    buckets: Annotated[int, msgspec.Meta(ge=1, le=MAX_BUCKETS)] = 1
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """What cannot work whatever the server says: the field, and what would be right."""
@@ -40,6 +47,10 @@ class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             urlsplit(self.url).port  # noqa: B018 - parsed when it is asked for
         except ValueError:
             yield "url", "its port must be a number"
+        if self.cluster and scheme == "unix":
+            yield "url", "must begin with redis:// or rediss:// where redis.cluster is true"
+        if self.cluster and urlsplit(self.url).path.strip("/") not in ("", "0"):
+            yield "url", "must name database 0: a cluster has no other"
         if self.ssl_ca_certs and scheme != "rediss":
             yield "ssl_ca_certs", "needs a redis.url that begins with rediss://"
         elif self.ssl_ca_certs and not Path(self.ssl_ca_certs).is_file():
@@ -62,13 +73,18 @@ class RedisConnection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return options
 
     def client(self) -> redis.Redis:
-        """A synchronous client; it connects on first use."""
-        return redis.Redis.from_url(
-            self.url,
-            socket_timeout=self.socket_timeout_s,
-            socket_connect_timeout=min(5.0, self.socket_timeout_s),
-            **self.options(),
-        )
+        """A synchronous client; it connects on first use. In a cluster, of the one node."""
+        return redis.Redis.from_url(self.url, **self._timeouts(), **self.options())
+
+    def nodes(self) -> Cluster:
+        """Synchronous clients of a cluster's nodes."""
+        return Cluster(self.url, **self._timeouts(), **self.options())
+
+    def _timeouts(self) -> dict[str, float]:
+        return {
+            "socket_timeout": self.socket_timeout_s,
+            "socket_connect_timeout": min(5.0, self.socket_timeout_s),
+        }
 
     @property
     def address(self) -> str:

@@ -32,10 +32,23 @@ class Stamp:
         topics: the event streams, in order.
         entries: progress of each (topic, partition), ``(topics, partitions)`` of
             ``PROGRESS_DTYPE``; it names the batch in progress and its applied chunks too.
+        buckets: how many the state is kept in.
+        read: those that were read, ascending; ``entries`` is of the first of them.
+        others: of the others, ``(len(read) - 1, topics, partitions)``.
     """
 
     topics: tuple[str, ...]
     entries: NDArray[Any]
+    buckets: int = 1
+    read: tuple[int, ...] = (0,)
+    others: NDArray[Any] | None = None
+
+    def arrivals(self) -> NDArray[np.int64]:
+        """Arrivals of everything that was read, in no order."""
+        parts = [self.entries["arrival"].reshape(-1)]
+        if self.others is not None:
+            parts.append(self.others["arrival"].reshape(-1))
+        return np.concatenate(parts)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,10 @@ class PartitionCountError(RuntimeError):
     """The store knows another number of partitions than the reader was told."""
 
 
+class BucketCountError(RuntimeError):
+    """The store is kept in another number of buckets than the reader was told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """Progress of one partition of one topic.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenuto.features.aggregate import entity_key
+from tenuto.features.bucket_keys import buckets_key, buckets_of, cluster_slot, key_prefix
 from tenuto.features.entities import Counter, Entity
 from tenuto.features.feature import Context, Feature, Floats
 from tenuto.features.layout import View
 from tenuto.features.matrix import Matrix, Stamp, State, canonical
-from tenuto.features.progress import unpack_all
+from tenuto.features.progress import BucketCountError, unpack_all
 from tenuto.features.schema import FeatureSet
-from tenuto.features.store import key_prefix
 from tenuto.features.sums import Ints, ViewSums
 from tenuto.features.windows import Window
 
@@ -40,16 +40,35 @@ class Request:
     ts_ms: int
 
 
+Places = list[int | None]
+
+
 class ContextError(ValueError):
     """Context that was not declared, or has another shape than declared."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPlan:
-    """Keys of one read: progress first, then each view's, ``None`` where an id is not given."""
+    """Keys of one read: progress first, then each view's, ``None`` where an id is not given.
+
+    Attributes:
+        read: the buckets that are read, ascending; the first keys are their progress.
+        bucket_of: of each key, which of these it is in, ``(keys,)``; None where there is one.
+    """
 
     keys: list[bytes]
-    spans: list[tuple[View, list[int | None]]]
+    spans: list[tuple[View, Places]]
+    read: tuple[int, ...] = (0,)
+    bucket_of: Ints | None = None
+
+    def by_bucket(self) -> list[tuple[int, list[int]]]:
+        """The places of each bucket's keys."""
+        if self.bucket_of is None:
+            return [(0, list(range(len(self.keys))))]
+        found: list[list[int]] = [[] for _ in self.read]
+        for place, at in enumerate(self.bucket_of.tolist()):
+            found[at].append(place)
+        return list(zip(self.read, found, strict=True))
 
 
 class Reader:
@@ -58,14 +77,28 @@ class Reader:
     Args:
         features: the declared features.
         partitions: partition count of the input topics.
-        namespace: as the workers have it.
+        namespace, buckets: as the workers have them.
     """
 
-    def __init__(self, features: FeatureSet, partitions: int, namespace: str = "") -> None:
+    def __init__(
+        self, features: FeatureSet, partitions: int, namespace: str = "", buckets: int = 1
+    ) -> None:
         self.features = features
         self.layout = features.layout
         self.partitions = partitions
-        self.prefix = key_prefix(self.layout, namespace).encode()
+        self.buckets = buckets
+        self.prefixes = [
+            key_prefix(self.layout, namespace, bucket, buckets).encode()
+            for bucket in range(buckets)
+        ]
+        # Of Redis Cluster.
+        self.slots = [cluster_slot(prefix.decode()) for prefix in self.prefixes]
+        self.sign_slot = cluster_slot(key_prefix(self.layout, namespace))
+        # Where a store that is kept in another number of buckets shows itself.
+        self.signs = [
+            f"{key_prefix(self.layout, namespace)}progress".encode(),
+            buckets_key(self.layout, namespace).encode(),
+        ]
         self._topic_index = {topic: i for i, topic in enumerate(self.layout.topics)}
         # Each feature with what its state follows from: topics, freshness limit, longest window.
         self._formed = [
@@ -94,19 +127,56 @@ class Reader:
         return dict(given)
 
     def plan(self, request: Request, items: Sequence[str], context: Mapping[str, Any]) -> KeyPlan:
-        """The keys to fetch together, in one command."""
-        keys, spans = [self.prefix + b"progress"], []
+        """The keys to fetch together: those of a bucket in one command."""
         given: dict[str, Any] = {"user_id": request.user_id, "query": request.query, **context}
         given["item_id"] = items
+        # Without prefixes, as long as the buckets are not known.
+        prefix = self.prefixes[0] if self.buckets == 1 else b""
+        keys, spans = [prefix + b"progress"], []
         for view in self.layout.views:
-            spans.append((view, self._add(view, given, len(items), keys)))
-        return KeyPlan(keys, spans)
+            spans.append((view, self._add(view, given, len(items), keys, prefix)))
+        return KeyPlan(keys, spans) if self.buckets == 1 else self._in_buckets(keys[1:], spans)
+
+    def _in_buckets(self, keys: list[bytes], spans: list[tuple[View, Places]]) -> KeyPlan:
+        buckets = buckets_of(keys, self.buckets)
+        read, bucket_of = np.unique(buckets, return_inverse=True)
+        shift = len(read) - 1
+        heads = [self.prefixes[bucket] for bucket in read.tolist()]
+        places = list(range(len(read))) + bucket_of.tolist()
+        names = [b"progress"] * len(read) + keys
+        return KeyPlan(
+            [heads[place] + name for place, name in zip(places, names, strict=True)],
+            [(view, [None if at is None else at + shift for at in found]) for view, found in spans],
+            tuple(read.tolist()),
+            np.array(places),
+        )
+
+    def is_empty(self, plan: KeyPlan, values: Sequence[bytes | None]) -> bool:
+        """Whether no bucket that was read knows any position: what was fetched for the plan."""
+        return not any(values[: len(plan.read)])
+
+    def check_signs(self, values: Sequence[bytes | None]) -> None:
+        """See whether an empty store is one of another number of buckets.
+
+        Args:
+            values: of ``signs``.
+
+        Raises:
+            BucketCountError: it is.
+        """
+        alone, last = values
+        count = int(last) if last else 1 if alone else self.buckets
+        if count != self.buckets:
+            raise BucketCountError(
+                f"redis: this layout is kept in {count} bucket{'s' * (count > 1)}, and this reader "
+                f"looks for {self.buckets}: give it the workers' redis.buckets"
+            )
 
     def _add(
-        self, view: View, given: Mapping[str, Any], n: int, keys: list[bytes]
-    ) -> list[int | None]:
+        self, view: View, given: Mapping[str, Any], n: int, keys: list[bytes], prefix: bytes
+    ) -> Places:
         """Add a view's keys; their places, None for an entity of which an id is not given."""
-        entity, prefix, first = view.entity, self.prefix, len(keys)
+        entity, first = view.entity, len(keys)
         if not entity.per_item:
             keys.append(prefix + entity_key(view, [given[field] for field in entity.key]))
             return [first]
@@ -123,7 +193,7 @@ class Reader:
         there = [at for at in range(n) if at not in absent]
         parts = [part if isinstance(part, str) else [part[at] for at in there] for part in parts]
         keys += [prefix + key for key in _entity_keys(view, parts, len(there))]
-        places: list[int | None] = [None] * n
+        places: Places = [None] * n
         for place, at in enumerate(there, first):
             places[at] = place
         return places
@@ -142,8 +212,15 @@ class Reader:
         Raises:
             AsOfTooOldError: the moment lies behind what the rings still hold.
         """
-        n = len(items)
-        entries = unpack_all(values[0], len(self.layout.topics), self.partitions)
+        n, several = len(items), len(plan.read) > 1
+        sizes = len(self.layout.topics), self.partitions
+        entries = unpack_all(values[0], *sizes)
+        others = np.zeros((0, *sizes), entries.dtype)
+        everywhere = entries
+        if several:
+            blobs = values[1 : len(plan.read)]
+            others = np.stack([unpack_all(blob, *sizes) for blob in blobs])
+            everywhere = np.concatenate([entries, *others], axis=1)
         sums = {
             view.entity: ViewSums(
                 view, [None if at is None else values[at] for at in places], as_of_ms
@@ -152,35 +229,34 @@ class Reader:
         }
         read = _Moment(request.ts_ms, sums, context, self.features.contexts)
         formed = np.empty((n, len(self.features.features)))
-        lag_ms, rebuilding = self._streams(entries, as_of_ms)
-        column_states = np.zeros(formed.shape[1], np.uint8)
+        # What no bucket of all that were read says, none says alone.
+        streams = self._streams(everywhere, as_of_ms)
+        rows = _Rows(plan, lambda at: self._streams(others[at - 1] if at else entries, as_of_ms))
+        column_states = np.zeros(formed.shape if several else formed.shape[1], np.uint8)
         unseen_states = np.zeros(formed.shape, np.uint8)
-
-        def state_of(fed: Iterable[int], fresh_within_ms: int, window_ms: int) -> np.uint8:
-            found = _FRESH
-            for topic in fed:
-                behind, joined_ms = rebuilding[topic]
-                # What is missing was before the origin, and its time at most that much later.
-                if behind or joined_ms > as_of_ms - window_ms:
-                    return _REBUILDING
-                if lag_ms[topic] > fresh_within_ms:
-                    found = _STALE
-            return found
-
         for index, (feature, fed, fresh_within_ms, window_ms) in enumerate(self._formed):
             formed[:, index] = self._values(feature, read)
-            column_states[index] = state_of(fed, fresh_within_ms, window_ms)
+            state: Any = _state_of(streams, as_of_ms, fed, fresh_within_ms, window_ms)
+            if several and state:
+                # Some bucket is behind: which items have a key there?
+                asked = as_of_ms, fed, fresh_within_ms, window_ms
+                state = rows.states(_entities(feature), asked)
+            column_states[..., index] = state
             counter = feature.missing_with
             if counter is not None:
                 seeing, longest_ms = self._seen_by[counter.entity]
-                unseen = state_of(seeing, fresh_within_ms, longest_ms)
-                if unseen > column_states[index]:
-                    unseen_states[:, index] = ~read.known(counter) * unseen
+                unseen: Any = _state_of(streams, as_of_ms, seeing, fresh_within_ms, longest_ms)
+                if several and unseen:
+                    asked = as_of_ms, seeing, fresh_within_ms, longest_ms
+                    unseen = rows.states(_entities(feature), asked)
+                elif several or unseen <= state:
+                    continue
+                unseen_states[:, index] = ~read.known(counter) * unseen
         matrix = canonical(formed)
         # Of several states the highest holds.
         states = np.maximum(np.isnan(formed) * _MISSING, column_states)
         states = np.maximum(states, unseen_states)
-        stamp = Stamp(self.layout.topics, entries)
+        stamp = Stamp(self.layout.topics, entries, self.buckets, plan.read, others)
         return Matrix(
             items,
             self.features.columns,
@@ -207,9 +283,7 @@ class Reader:
             return column
         return np.where(read.known(counter), column, np.nan)
 
-    def _streams(
-        self, entries: NDArray[Any], as_of_ms: int
-    ) -> tuple[list[int], list[tuple[bool, int]]]:
+    def _streams(self, entries: NDArray[Any], as_of_ms: int) -> Streams:
         """Per topic: how far its slowest partition lies behind, and whether it is being rebuilt.
 
         The second is (not all there yet, what is missing was before that time).
@@ -222,6 +296,65 @@ class Reader:
         future_ms = self.layout.rules.future_ms
         missing_before = [at + future_ms if at else 0 for at in joined]
         return lag, list(zip(behind, missing_before, strict=True))
+
+
+Streams = tuple[list[int], list[tuple[bool, int]]]
+
+
+def _state_of(
+    streams: Streams, as_of_ms: int, fed: Iterable[int], fresh_within_ms: int, window_ms: int
+) -> np.uint8:
+    lag_ms, rebuilding = streams
+    found = _FRESH
+    for topic in fed:
+        behind, joined_ms = rebuilding[topic]
+        # What is missing was before the origin, and its time at most that much later.
+        if behind or joined_ms > as_of_ms - window_ms:
+            return _REBUILDING
+        if lag_ms[topic] > fresh_within_ms:
+            found = _STALE
+    return found
+
+
+class _Rows:
+    """States where buckets differ: a value has the worst of the buckets that it is formed from.
+
+    Args:
+        streams: of the bucket at a place among those read.
+    """
+
+    def __init__(self, plan: KeyPlan, streams: Callable[[int], Streams]) -> None:
+        self._plan = plan
+        self._streams_of = streams
+        self._streams: list[Streams] = []
+        self._buckets: dict[Entity, Ints] = {}
+
+    def states(
+        self, entities: Iterable[Entity], asked: tuple[int, Sequence[int], int, int]
+    ) -> NDArray[np.uint8]:
+        """Of each item, or of all at once; arguments of ``_state_of`` but the first."""
+        if not self._streams:
+            self._streams = [self._streams_of(at) for at in range(len(self._plan.read))]
+        by_bucket = np.array([_state_of(streams, *asked) for streams in self._streams], np.uint8)
+        found: NDArray[np.uint8] = np.zeros(1, np.uint8)
+        for entity in entities:
+            found = np.maximum(found, by_bucket[self._buckets_of(entity)])
+        return found
+
+    def _buckets_of(self, entity: Entity) -> Ints:
+        """Places of the buckets of an entity's keys; the first for one that is not given."""
+        if entity not in self._buckets:
+            assert self._plan.bucket_of is not None, "one bucket has one state"
+            places = next(places for view, places in self._plan.spans if view.entity == entity)
+            # The first key is the first bucket's progress.
+            self._buckets[entity] = self._plan.bucket_of[[at or 0 for at in places]]
+        return self._buckets[entity]
+
+
+def _entities(feature: Feature) -> set[Entity]:
+    """Those that decide a feature's values, and whether they are there."""
+    found = {counter.entity for counter, _ in feature.needs}
+    return found | {feature.missing_with.entity} if feature.missing_with else found
 
 
 class _Moment:

@@ -1,4 +1,4 @@
-"""The state in Redis, as its one writer sees it: apply a batch exactly once, start, sweep.
+"""One bucket of the state in Redis, as its one writer sees it: apply a batch once, start, sweep.
 
 Every method is one short atomic script, or several with one sent ahead at most, so that readers are
 never kept waiting long. Decides nothing by a clock.
@@ -16,6 +16,7 @@ import redis
 from numpy.typing import NDArray
 
 from tenuto.features.aggregate import Deltas
+from tenuto.features.bucket_keys import key_prefix
 from tenuto.features.chunks import cut
 from tenuto.features.founding import Founding
 from tenuto.features.layout import Layout
@@ -108,12 +109,6 @@ class PreparedBatch:
         return replace(self.entry, next=self.end, arrival=arrival, batch_end=0, chunks=0, done=0)
 
 
-def key_prefix(layout: Layout, namespace: str) -> str:
-    """Prefix of every key of a layout; its hash tag keeps all of them in one cluster slot."""
-    name = f"{namespace}." if namespace else ""
-    return f"{{tenuto.{name}{layout.digest}}}:"
-
-
 def _is_applied(reply: tuple[int, bytes]) -> None:
     applied, raw = reply
     if not applied:
@@ -121,22 +116,29 @@ def _is_applied(reply: tuple[int, bytes]) -> None:
 
 
 class Store:
-    """Writer's access to the state of one layout in one Redis.
+    """Writer's access to one bucket of the state of one layout, in one Redis.
 
     Args:
         client: a connected client with ``decode_responses=False``.
         layout: what is stored.
         partitions: partition count of every input topic.
         namespace: keeps several platforms apart in one Redis.
+        bucket, buckets: which one of how many; all of the state by default.
     """
 
     def __init__(
-        self, client: redis.Redis, layout: Layout, partitions: int, namespace: str = ""
+        self,
+        client: redis.Redis,
+        layout: Layout,
+        partitions: int,
+        namespace: str = "",
+        bucket: int = 0,
+        buckets: int = 1,
     ) -> None:
         self.client = client
         self.layout = layout
         self.partitions = partitions
-        self.prefix = key_prefix(layout, namespace).encode()
+        self.prefix = key_prefix(layout, namespace, bucket, buckets).encode()
         self.progress_key = self.prefix + b"progress"
         self._apply = PackedScript(client, apply_script(layout))
         self._size = len(layout.topics) * partitions * ENTRY_BYTES
@@ -194,7 +196,11 @@ class Store:
         Raises:
             StoreError: progress is not as long as it must be.
         """
-        blob = cast("bytes | None", self.client.get(self.progress_key)) or b""
+        return self.unpacked(cast("bytes | None", self.client.get(self.progress_key)), slots)
+
+    def unpacked(self, blob: bytes | None, slots: Sequence[Slot]) -> list[Entry | None]:
+        """What the value of the progress key says of partitions; raises as ``entries``."""
+        blob = blob or b""
         if blob and len(blob) != self._size:
             raise StoreError(
                 f"redis: {self.progress_key.decode()} has {len(blob)} bytes: must be {self._size}: "
@@ -204,7 +210,10 @@ class Store:
 
     def next_offsets(self) -> NDArray[np.int64]:
         """How far every partition is read, topic by topic; -1 where the store does not know it."""
-        blob = cast("bytes | None", self.client.get(self.progress_key))
+        return self.unpacked_offsets(cast("bytes | None", self.client.get(self.progress_key)))
+
+    def unpacked_offsets(self, blob: bytes | None) -> NDArray[np.int64]:
+        """What the value of the progress key says, as ``next_offsets``."""
         entries = unpack_all(blob, len(self.layout.topics), self.partitions).reshape(-1)
         return np.where(entries["incarnation"] == b"", -1, entries["next"])
 

@@ -7,7 +7,7 @@ after round. How fast is a matter of memory and of Redis's time only; nobody see
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tenuto.features.store import Store
@@ -33,19 +33,22 @@ class Held:
 
 
 class Sweeper:
-    """Goes over the keys of one store.
+    """Goes over the keys of one bucket after the other.
 
     Args:
-        store: to be swept.
+        stores: to be swept, of one layout.
         clock_s: how long a turn has lasted.
 
     Attributes:
         held: by entity name, as of the last whole round; empty before it.
     """
 
-    def __init__(self, store: Store, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stores: Sequence[Store], clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self.held: dict[str, Held] = {}
-        self._store = store
+        self._stores = stores
+        self._at = 0
         self._clock_s = clock_s
         self._cursor = 0
         self._round = self._empty()
@@ -58,7 +61,8 @@ class Sweeper:
         """
         until_s, deleted = self._clock_s() + most_s, 0
         while True:
-            swept = self._store.sweep(slowest_arrival_ms, self._cursor, STEP_KEYS)
+            store = self._stores[self._at]
+            swept = store.sweep(slowest_arrival_ms, self._cursor, STEP_KEYS)
             deleted += swept.deleted
             looked = swept.deleted
             for total, found in zip(self._round, swept.views, strict=True):
@@ -67,18 +71,20 @@ class Sweeper:
                     total[field] += value
             self._cursor = swept.cursor
             if not self._cursor:
-                self._end_round()
+                self._at = (self._at + 1) % len(self._stores)
+                if not self._at:
+                    self._end_round()
             # A sparse part of the keyspace, or a whole one of another layout, says nothing.
             busy = swept.deleted and swept.deleted >= BUSY_SHARE * looked
             if not busy or self._clock_s() >= until_s:
                 return deleted
 
     def _end_round(self) -> None:
-        views = self._store.layout.views
+        views = self._stores[0].layout.views
         for view, (entities, asked, n_bytes) in zip(views, self._round, strict=True):
             mean = n_bytes / asked if asked else 0.0
             self.held[view.entity.name] = Held(entities, round(entities * mean))
         self._round = self._empty()
 
     def _empty(self) -> list[list[int]]:
-        return [[0, 0, 0] for _ in self._store.layout.views]
+        return [[0, 0, 0] for _ in self._stores[0].layout.views]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenuto.features.events import MAX_ID_LENGTH, MAX_INT, MAX_POSITION, MAX_QUERY_LENGTH
-from tenuto.features.matrix import Matrix
+from tenuto.features.matrix import Matrix, Stamp
 from tenuto.features.reader import Request
 from tenuto.features.schema import Column
 from tenuto.snapshot.column_names import column_fault
@@ -34,12 +34,16 @@ class SnapshotError(ValueError):
     """A snapshot record that cannot be right: which field, and why."""
 
 
-class LogPositions(msgspec.Struct, frozen=True):
+class LogPositions(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where every partition of every event stream stood at the read.
 
     Lists run over topics, then partitions. ``batches`` holds ``[index, end, chunks, done]`` for
     each batch in progress: of the records up to ``end``, an entity has seen those whose chunk,
     ``crc32(key) % chunks``, is below ``done``.
+
+    Where the state is kept in several ``buckets``, ``read`` names those that were read. All of the
+    above is of the first; ``differing`` holds ``[bucket, index, origin, next, end, chunks, done]``
+    where another one stood elsewhere. They mostly stand together, and a snapshot stays small.
     """
 
     topics: list[str]
@@ -48,6 +52,9 @@ class LogPositions(msgspec.Struct, frozen=True):
     origin: list[Offset]
     next: list[Offset]
     batches: list[list[Offset]]
+    buckets: int = 1
+    read: list[Offset] = []
+    differing: list[list[Offset]] = []
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -244,8 +251,14 @@ def _positions(matrix: Matrix) -> LogPositions:
         [int(i), int(flat["batch_end"][i]), int(flat["chunks"][i]), int(flat["done"][i])]
         for i in busy
     ]
+    of_all = (
+        stamp.entries
+        if stamp.others is None
+        else np.concatenate([stamp.entries, *stamp.others], axis=1)
+    )
     # One topic's partitions share an incarnation; a partition not entered yet has none.
-    lives = [max(bytes(row.tobytes()[:16]) for row in topic) for topic in stamp.entries]
+    lives = [max(bytes(row.tobytes()[:16]) for row in topic) for topic in of_all]
+    several = stamp.buckets > 1
     return LogPositions(
         list(stamp.topics),
         partitions,
@@ -253,7 +266,28 @@ def _positions(matrix: Matrix) -> LogPositions:
         flat["origin"].tolist(),
         flat["next"].tolist(),
         batches,
+        stamp.buckets,
+        list(stamp.read) if several else [],
+        _differing(stamp) if several else [],
     )
+
+
+_PLACE = ["origin", "next", "batch_end", "chunks", "done"]
+
+
+def _differing(stamp: Stamp) -> list[list[int]]:
+    """Where the other buckets stood that did not stand where the first did."""
+    if stamp.others is None or not len(stamp.others):
+        return []
+    first, others = stamp.entries[_PLACE], stamp.others[_PLACE]
+    return [
+        [
+            stamp.read[1 + at],
+            topic * first.shape[1] + partition,
+            *others[at, topic, partition].item(),
+        ]
+        for at, topic, partition in np.argwhere(others != first).tolist()
+    ]
 
 
 def _plain(value: Any) -> Any:

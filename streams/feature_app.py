@@ -9,9 +9,8 @@ from typing import Any
 import faust
 import redis
 
+from tenuto.features.buckets import Buckets
 from tenuto.features.events import Event
-from tenuto.features.layout import Layout
-from tenuto.features.store import Store
 from tenuto.streams.batches import TP
 from tenuto.streams.codec import EventCodec
 from tenuto.streams.door import Limits
@@ -36,30 +35,31 @@ def feature_app(
     name: str,
     *,
     events: Sequence[Event],
-    layout: Layout,
+    store: Buckets,
     broker: Broker,
-    client: redis.Redis,
     limits: Limits,
     reset: bool = False,
     **faust_settings: Any,
 ) -> faust.App:
-    """An app whose agent keeps the state of ``layout`` up to date; run it with ``worker.run``.
+    """An app whose agent keeps the state in ``store`` up to date; run it with ``worker.run``.
 
     Args:
         name: of the platform; workers of one platform and layout share the partitions.
         events: of the platform; those that the layout counts are read.
-        client: of the Redis that holds the state.
+        store: of the layout that is kept up to date.
         limits: what a record must satisfy.
         reset: rebuild a store that belongs to another life of the topics, instead of refusing.
         faust_settings: as for ``faust_app``.
     """
+    layout = store.layout
     fed = [event for event in events if event.name in layout.topics]
     topics = broker.topics.events(fed)
-    # A changed layout has a group of its own, and readers go on with the old one's state.
-    group = broker.topics.of(f"{name}-features-{layout.digest}")
+    # A changed layout has a group of its own, and readers go on with the old one's state; so has
+    # another number of buckets.
+    parts = f"-{len(store)}" if len(store) > 1 else ""
+    group = broker.topics.of(f"{name}-features-{layout.digest}{parts}")
     app = faust_app(group, **broker.connection.faust(), **faust_settings)
     connections = Connections(broker)
-    store = Store(client, layout, limits.n_partitions, broker.topics.namespace)
     metrics = FeatureMetrics()
     full = FullStore(metrics.store_full)
     progress = FeatureProgress(store, connections.log, topics, full, reset=reset)

@@ -12,8 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
+from tenuto.features.buckets import Buckets, Moved
 from tenuto.features.progress import NO_ARRIVAL, UNKNOWN_ARRIVAL, Entry
-from tenuto.features.store import Elsewhere, Slot, Store, StoreError
+from tenuto.features.store import Slot, StoreError
 from tenuto.streams.batches import TP
 from tenuto.streams.broker_log import BrokerLog, Extent
 from tenuto.streams.full_store import FullStore
@@ -30,11 +31,14 @@ class FeatureProgress:
         topics: topic name on the broker by event name.
         full: waits while the store takes no writes.
         reset: begin anew where the store belongs to another life of a topic, instead of refusing.
+
+    Attributes:
+        entries: of each partition, where every bucket stands.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: Buckets,
         log: BrokerLog,
         topics: Mapping[str, str],
         full: FullStore,
@@ -43,7 +47,7 @@ class FeatureProgress:
     ) -> None:
         self.store = store
         self.log = log
-        self.entries: dict[TP, Entry] = {}
+        self.entries: dict[TP, tuple[Entry, ...]] = {}
         self._event_of = {topic: event for event, topic in topics.items()}
         self._full = full
         self._reset = reset
@@ -65,16 +69,20 @@ class FeatureProgress:
         extents = await self.log.extents(partitions)
         known = await self._entries(partitions)
         for tp in partitions:
-            entry = known[tp]
-            if entry is not None:
-                entry = await self._checked(tp, entry, lives[tp.topic], extents[tp])
-            known[tp] = entry
-        absent = {tp: extents[tp] for tp in partitions if known[tp] is None}
-        begun = await self._begin(absent, lives) if absent else {}
+            known[tp] = [
+                entry and await self._checked(tp, bucket, entry, lives[tp.topic], extents[tp])
+                for bucket, entry in enumerate(known[tp])
+            ]
+        absent = {tp: extents[tp] for tp in partitions if None in known[tp]}
+        if absent:
+            await self._begin(absent, lives, known)
         for tp in partitions:
-            entry = known[tp] or begun[tp]
-            self.entries[tp] = entry
-        return {tp: self.entries[tp].next for tp in partitions}
+            self.entries[tp] = tuple(entry for entry in known[tp] if entry is not None)
+        return {tp: self.position(tp) for tp in partitions}
+
+    def position(self, tp: TP) -> int:
+        """Where to read a partition: what lies before has reached every bucket."""
+        return min(entry.next for entry in self.entries[tp])
 
     def leave(self, partitions: Collection[TP]) -> None:
         """Forget partitions that another worker has now."""
@@ -94,18 +102,15 @@ class FeatureProgress:
         seen = await self._entries(list(self.entries))
         moved = []
         for tp, known in self.entries.items():
-            found = seen[tp]
-            if found is None:
-                logger.warning("redis has lost its position in %s[%d]: rebuilding", *tp)
-            elif found.incarnation != known.incarnation or found.next < known.next:
-                logger.warning("redis is older for %s[%d]: back to %d", *tp, found.next)
-            else:
-                continue
-            moved.append(tp)
+            if any(
+                _is_lost(tp, self._where(bucket), before, found)
+                for bucket, (before, found) in enumerate(zip(known, seen[tp], strict=True))
+            ):
+                moved.append(tp)
         return await self.enter(moved) if moved else {}
 
-    async def move_origin(self, tp: TP, origin: int, arrival: int) -> None:
-        """Declare that records before ``origin`` were deleted before they were read.
+    async def move_origin(self, tp: TP, bucket: int, origin: int, arrival: int) -> None:
+        """Declare that records before ``origin`` were deleted before a bucket had read them.
 
         Values say ``rebuilding`` until nothing that is missing lies in their windows. What a batch
         in progress has added up to beyond ``origin`` is there: the batch is finished without what
@@ -116,32 +121,36 @@ class FeatureProgress:
             arrival: of that record, or ``UNKNOWN_ARRIVAL`` where there is none yet.
 
         Raises:
-            Elsewhere: the store has lost the entry meanwhile.
+            Moved: the bucket has lost the entry meanwhile.
         """
-        entry = self.entries[tp]
+        entries: list[Entry | None] = list(self.entries[tp])
+        entry = self.entries[tp][bucket]
         moved = replace(entry, origin=origin, origin_arrival=max(arrival, entry.arrival))
         if origin >= entry.batch_end:
             moved = replace(moved, next=max(origin, entry.next), batch_end=0, chunks=0, done=0)
-        write = partial(self.store.replace, self.slot(tp), entry, moved)
-        found = await self._full.through(write)
+        write = partial(self.store.stores[bucket].replace, self.slot(tp), entry, moved)
+        found = entries[bucket] = await self._full.through(write)
         if found is None:
-            raise Elsewhere(None)
-        self.entries[tp] = found
+            raise Moved(entries)
+        before = self.entries[tp]
+        self.entries[tp] = (*before[:bucket], found, *before[bucket + 1 :])
 
-    async def _entries(self, partitions: Collection[TP]) -> dict[TP, Entry | None]:
+    async def _entries(self, partitions: Collection[TP]) -> dict[TP, list[Entry | None]]:
         tps = list(partitions)
         slots = [self.slot(tp) for tp in tps]
         entries = await asyncio.to_thread(self.store.entries, slots)
         return dict(zip(tps, entries, strict=True))
 
     async def _begin(
-        self, extents: Mapping[TP, Extent], lives: Mapping[str, bytes]
-    ) -> dict[TP, Entry]:
-        """Enter partitions at the first record that a window can still need."""
+        self,
+        extents: Mapping[TP, Extent],
+        lives: Mapping[str, bytes],
+        known: Mapping[TP, list[Entry | None]],
+    ) -> None:
+        """Enter partitions at the first record that a window can still need, where not known."""
         newest = {tp: e.last.timestamp if e.last else 0 for tp, e in extents.items()}
         history_ms = self.store.layout.history_ms
         first = await self.log.first_since({tp: ms - history_ms for tp, ms in newest.items()})
-        begun = {}
         for tp, extent in extents.items():
             # Where the broker does not say, or has deleted the record since: all that is left.
             origin, arrival = first.get(tp, (0, 0))
@@ -156,16 +165,20 @@ class FeatureProgress:
                     "until that window has passed; keep more of the topic (retention.ms)",
                     *tp, origin,
                 )  # fmt: skip
-            write = partial(
-                self.store.begin, self.slot(tp), lives[tp.topic], origin, arrival,
-                rebuild_until=extent.end,
-            )  # fmt: skip
-            begun[tp] = await self._full.through(write)
-        return begun
+            for bucket, entry in enumerate(known[tp]):
+                if entry is None:
+                    write = partial(
+                        self.store.begin, bucket, self.slot(tp), lives[tp.topic], origin, arrival,
+                        rebuild_until=extent.end,
+                    )  # fmt: skip
+                    known[tp][bucket] = await self._full.through(write)
 
-    async def _checked(self, tp: TP, entry: Entry, life: bytes, extent: Extent) -> Entry | None:
+    async def _checked(
+        self, tp: TP, bucket: int, entry: Entry, life: bytes, extent: Extent
+    ) -> Entry | None:
         """The entry, or None where it was deleted because it is of another log."""
-        where = f"redis {self.store.prefix.decode()} has read {tp.topic}[{tp.partition}]"
+        store = self.store.stores[bucket]
+        where = f"redis {store.prefix.decode()} has read {tp.topic}[{tp.partition}]"
         if entry.incarnation != life:
             other = "of another life of the topic"
         elif entry.next > extent.end:
@@ -179,5 +192,19 @@ class FeatureProgress:
         if not self._reset:
             raise StoreError(f"{where} {other}: restart with --reset to rebuild from this log")
         logger.warning("%s %s: rebuilding", where, other)
-        await asyncio.to_thread(self.store.clear)
+        await asyncio.to_thread(store.clear)
         return None
+
+    def _where(self, bucket: int) -> str:
+        """A bucket, as messages call it."""
+        return f"redis (bucket {bucket})" if len(self.store) > 1 else "redis"
+
+
+def _is_lost(tp: TP, where: str, known: Entry, found: Entry | None) -> bool:
+    if found is None:
+        logger.warning("%s has lost its position in %s[%d]: rebuilding", where, *tp)
+    elif found.incarnation != known.incarnation or found.next < known.next:
+        logger.warning("%s is older for %s[%d]: back to %d", where, *tp, found.next)
+    else:
+        return False
+    return True

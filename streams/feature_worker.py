@@ -16,8 +16,8 @@ from typing import Protocol
 import redis
 
 from tenuto.features.aggregate import Aggregator
+from tenuto.features.buckets import Buckets, Moved, Part, PreparedBuckets, next_part
 from tenuto.features.progress import UNKNOWN_ARRIVAL, Entry
-from tenuto.features.store import Elsewhere, PreparedBatch, Store
 from tenuto.features.sweeper import Sweeper
 from tenuto.streams.batches import TP, Batch, Delivery
 from tenuto.streams.codec import EventCodec
@@ -41,7 +41,7 @@ class DeadLetters(Protocol):
 class _Flight:
     """A batch that is being applied while the next one is prepared."""
 
-    prepared: PreparedBatch
+    prepared: PreparedBuckets
     batch: Batch
     accepted: Accepted
     task: asyncio.Task[None] | None = None
@@ -62,7 +62,7 @@ class FeatureWorker:
 
     def __init__(
         self,
-        store: Store,
+        store: Buckets,
         progress: FeatureProgress,
         codecs: Mapping[str, EventCodec],
         limits: Limits,
@@ -79,7 +79,7 @@ class FeatureWorker:
         self._metrics = metrics
         self._full = full
         self._aggregator = Aggregator(store.layout)
-        self._sweeper = Sweeper(store)
+        self._sweeper = Sweeper(store.stores)
         # Parts of a batch that another worker began and that did not come in one fetch.
         self._parts: dict[TP, list[Batch]] = {}
         # One batch at most: where it leaves progress is known before it has got there.
@@ -121,8 +121,8 @@ class FeatureWorker:
                 try:
                     if await self._take(batch):
                         return
-                except Elsewhere as elsewhere:
-                    await self._follow(batch.tp, elsewhere)
+                except Moved as moved:
+                    await self._follow(batch.tp, moved)
                 except StoreFullError:
                     if not self._full.leaving:
                         raise
@@ -162,9 +162,10 @@ class FeatureWorker:
     async def sweep(self, all_partitions: Collection[TP], most_s: float = 0.0) -> int:
         """Delete what no reader can see: a small step, more while there is much; keys deleted."""
         slots = [self.progress.slot(tp) for tp in all_partitions]
-        entries = await asyncio.to_thread(self.store.entries, slots)
+        found = await asyncio.to_thread(self.store.entries, slots)
+        entries = [entry for by_bucket in found for entry in by_bucket]
         arrivals = [entry.arrival for entry in entries if entry is not None]
-        if len(arrivals) < len(slots):
+        if len(arrivals) < len(entries):
             return 0
         deleted = await asyncio.to_thread(self._sweeper.turn, min(arrivals), most_s)
         self._metrics.swept.inc(deleted)
@@ -174,59 +175,70 @@ class FeatureWorker:
     async def _take(self, batch: Batch) -> bool:
         """Whether the batch is dealt with; otherwise progress has moved under it: look again."""
         tp = batch.tp
-        entry = self._expected(tp)
-        if _is_behind_a_gap(batch, entry):
+        entries = self._expected(tp)
+        if any(_is_behind_a_gap(batch, entry) for entry in entries):
             if not await self._land():
-                self._metrics.missed.labels(tp.topic).inc(batch.start + batch.missed - entry.next)
-                await self.progress.move_origin(tp, batch.start + batch.missed, _first_ms(batch))
+                await self._skip_gap(batch)
             return False
+        at = min(entry.next for entry in entries)
         held = self._parts.get(tp, [])
         whole = joined([*held, batch]) if held and held[-1].end == batch.start else batch
-        if whole.end <= entry.next:
-            self._parts.pop(tp, None)
-            return True
-        if whole.start > entry.next:
+        if whole.start > at:
             if await self._land():
                 return False
-            raise Elsewhere(entry)
-        if entry.batch_end > whole.end:
-            # Begun by a worker that is gone: it is cut into the same chunks only as a whole.
-            self._parts[tp] = [cut(whole, entry.next, whole.end)]
-            return True
-        if entry.origin_arrival == UNKNOWN_ARRIVAL and len(whole):
-            if not await self._land():
-                known = cut(whole, entry.next, whole.end)
-                await self.progress.move_origin(tp, entry.origin, _first_ms(known))
-            return False
-        begun_end = entry.batch_end or whole.end
-        if not await self._apply(cut(whole, entry.next, begun_end), entry):
-            return False
-        if begun_end < whole.end:
-            rest = cut(whole, begun_end, whole.end)
-            if not await self._apply(rest, self._expected(tp)):
+            raise Moved(entries)
+        while at < whole.end:
+            part = next_part(entries, whole.end)
+            if part.end > whole.end:
+                # Begun by a worker that is gone: it is cut into the same chunks only as a whole.
+                self._parts[tp] = [cut(whole, at, whole.end)]
+                return True
+            unknown = [b for b in part.buckets if entries[b].origin_arrival == UNKNOWN_ARRIVAL]
+            rest = cut(whole, at, whole.end)
+            if unknown and len(rest):
+                if not await self._land():
+                    for bucket in unknown:
+                        origin = entries[bucket].origin
+                        await self.progress.move_origin(tp, bucket, origin, _first_ms(rest))
                 return False
+            if not await self._apply(cut(rest, at, part.end), entries, part):
+                return False
+            entries = self._expected(tp)
+            at = min(entry.next for entry in entries)
         self._parts.pop(tp, None)
         return True
 
-    async def _apply(self, batch: Batch, entry: Entry) -> bool:
+    async def _skip_gap(self, batch: Batch) -> None:
+        """Declare what retention deleted before it was read."""
+        tp, begin = batch.tp, batch.start + batch.missed
+        behind = {
+            bucket: entry.next
+            for bucket, entry in enumerate(self.progress.entries[tp])
+            if _is_behind_a_gap(batch, entry)
+        }
+        self._metrics.missed.labels(tp.topic).inc(begin - min(behind.values()))
+        for bucket in behind:
+            await self.progress.move_origin(tp, bucket, begin, _first_ms(batch))
+
+    async def _apply(self, batch: Batch, entries: tuple[Entry, ...], part: Part) -> bool:
         """Prepare a batch while the one before it is applied; False if that moved progress."""
         tp = batch.tp
         codec = self._codecs[tp.topic]
-        accepted = judge(codec, self._limits, batch, entry.arrival)
+        accepted = judge(codec, self._limits, batch, entries[part.buckets[0]].arrival)
         event = codec.event.name
         prepared = self.store.prepare(
             self.progress.slot(tp),
-            entry,
-            batch.end,
+            entries,
+            part,
             accepted.arrival_after,
             self._aggregator.deltas(event, accepted.columns),
         )
         await self._land()
-        if self.progress.entries.get(tp) != entry:
+        if self.progress.entries.get(tp) != entries:
             return False
         if accepted.refused:
             await self._dead_letters.write(accepted.refused)
-        if len(prepared.calls) <= 1:
+        if prepared.n_calls <= 1:
             try:
                 # One short script: handing it to a thread would take longer.
                 self.store.run(prepared)
@@ -240,8 +252,8 @@ class FeatureWorker:
         self._flight.task = asyncio.create_task(self._fly(self._flight))
         return True
 
-    def _expected(self, tp: TP) -> Entry:
-        """Where a partition stands once the batch in flight is applied."""
+    def _expected(self, tp: TP) -> tuple[Entry, ...]:
+        """Where a partition stands in each bucket once the batch in flight is applied."""
         if self._flight is not None and self._flight.batch.tp == tp:
             return self._flight.prepared.after
         return self.progress.entries[tp]
@@ -249,8 +261,8 @@ class FeatureWorker:
     async def _fly(self, flight: _Flight) -> None:
         try:
             await self._full.through(partial(self.store.run, flight.prepared))
-        except Elsewhere as elsewhere:
-            await self._follow(flight.batch.tp, elsewhere)
+        except Moved as moved:
+            await self._follow(flight.batch.tp, moved)
         except StoreFullError:
             if not self._full.leaving:
                 raise
@@ -260,8 +272,11 @@ class FeatureWorker:
             self._applied(flight.prepared, flight.batch, flight.accepted)
         self._flight = None
 
-    def _applied(self, prepared: PreparedBatch, batch: Batch, accepted: Accepted) -> None:
+    def _applied(self, prepared: PreparedBuckets, batch: Batch, accepted: Accepted) -> None:
         self.progress.entries[batch.tp] = prepared.after
+        if self.progress.position(batch.tp) < batch.end:
+            # It counts once it is in every bucket.
+            return
         event = self._codecs[batch.topic].event.name
         self._metrics.applied(batch, accepted, event, prepared.entities)
 
@@ -275,16 +290,17 @@ class FeatureWorker:
         await asyncio.shield(flight.task)
         return True
 
-    async def _follow(self, tp: TP, elsewhere: Elsewhere) -> None:
+    async def _follow(self, tp: TP, moved: Moved) -> None:
         """Read on from where progress stands, whoever moved it."""
         assert self.delivery is not None
         self._metrics.rewinds.inc()
         self._parts.pop(tp, None)
-        if elsewhere.entry is None:
-            offset = (await self.progress.enter([tp]))[tp]
+        found = tuple(entry for entry in moved.entries if entry is not None)
+        if len(found) < len(moved.entries):
+            await self.progress.enter([tp])
         else:
-            self.progress.entries[tp] = elsewhere.entry
-            offset = elsewhere.entry.next
+            self.progress.entries[tp] = found
+        offset = self.progress.position(tp)
         logger.info("%s[%d]: progress stands at %d, reading on from there", *tp, offset)
         await self.delivery.seek(tp, offset)
 

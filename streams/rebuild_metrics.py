@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -35,9 +35,12 @@ class RebuildMetrics:
         self._clock = clock
         self._since_s: float | None = None
 
-    def show(self, entries: Mapping[TP, Entry]) -> None:
-        """Account for where the partitions stand now."""
-        left = [max(0, entry.rebuild_until - entry.next) for entry in entries.values()]
+    def show(self, entries: Mapping[TP, Sequence[Entry]]) -> None:
+        """Account for where the partitions stand now, each in every bucket."""
+        left = [
+            max(max(0, entry.rebuild_until - entry.next) for entry in by_bucket)
+            for by_bucket in entries.values()
+        ]
         self._partitions.set(sum(map(bool, left)))
         self._left.set(sum(left))
         now_s = self._clock()

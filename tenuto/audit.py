@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tenuto.features.store import Store
+from tenuto.features.buckets import Buckets
 from tenuto.platform import Platform
 from tenuto.settings import Settings
 from tenuto.snapshot.audit.audit import audit
@@ -55,19 +55,21 @@ def read_state(platform: Platform, settings: Settings) -> dict[bytes, bytes]:
         RedisError: it cannot be read.
     """
     layout = platform.feature_set(settings.time.rules()).layout
-    client = settings.redis.client()
-    store = Store(client, layout, settings.kafka.partitions, settings.namespace)
-    before: Any = client.get(store.progress_key)
-    keys = list(store.all_keys())
-    values: list[Any] = []
-    for first in range(0, len(keys), _BLOCK):
-        values += client.mget(keys[first : first + _BLOCK])
-    if client.get(store.progress_key) != before:
-        raise AuditError(
-            f"redis at {settings.redis.address}: was written to while its state was read: "
-            "stop the feature workers, or leave the state out"
-        )
-    return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+    buckets = Buckets.connect(settings.redis, layout, settings.kafka.partitions, settings.namespace)
+    found: dict[bytes, bytes] = {}
+    for store in buckets.stores:
+        before: Any = store.client.get(store.progress_key)
+        keys = list(store.all_keys())
+        values: list[Any] = []
+        for first in range(0, len(keys), _BLOCK):
+            values += store.client.mget(keys[first : first + _BLOCK])
+        if store.client.get(store.progress_key) != before:
+            raise AuditError(
+                f"redis at {settings.redis.address}: was written to while its state was read: "
+                "stop the feature workers, or leave the state out"
+            )
+        found |= {k: value for k, value in zip(keys, values, strict=True) if value is not None}
+    return found
 
 
 def audit_log(

@@ -20,7 +20,7 @@ from tenuto.features.client import AsyncFeatureClient, FeatureClient
 from tenuto.features.deadline import DeadlineExceededError, StoreUnavailableError
 from tenuto.features.events import Event
 from tenuto.features.matrix import Matrix
-from tenuto.features.progress import PartitionCountError
+from tenuto.features.progress import BucketCountError, PartitionCountError
 from tenuto.features.reader import ContextError, Reader, Request
 from tenuto.features.sums import AsOfTooOldError
 from tenuto.platform import Platform
@@ -35,6 +35,7 @@ from tenuto.streams.topic_names import TopicNames
 __all__ = [
     "AsOfTooOldError",
     "AsyncTenuto",
+    "BucketCountError",
     "CaptureError",
     "ContextError",
     "DeadlineExceededError",
@@ -98,7 +99,9 @@ class _Serving:
         self.settings = settings
         # The layout must be the workers', or its keys are not theirs: so the rules of time are.
         features = platform.feature_set(settings.time.rules())
-        self._reader = Reader(features, settings.kafka.partitions, settings.namespace)
+        self._reader = Reader(
+            features, settings.kafka.partitions, settings.namespace, settings.redis.buckets
+        )
         self._connection = settings.kafka.kafka_python()
         self._metrics = default_metrics()
         self._capture = Capture(
@@ -174,7 +177,9 @@ class Tenuto(_Serving):
     def __init__(self, platform: Platform, settings: Settings) -> None:
         super().__init__(platform, settings)
         redis = settings.redis
-        self._client = FeatureClient(redis.url, self._reader, **redis.options())
+        self._client = FeatureClient(
+            redis.url, self._reader, cluster=redis.cluster, **redis.options()
+        )
         self.events = EventProducer(platform.events, self._connection, **_producing(settings))
 
     def read(
@@ -204,6 +209,7 @@ class Tenuto(_Serving):
             ContextError: context that was not declared so.
             AsOfTooOldError: the moment lies behind what the store still holds.
             PartitionCountError: ``kafka.partitions`` is not what the workers have.
+            BucketCountError: ``redis.buckets`` is not what the workers have.
         """
         started = time.perf_counter()
         try:
@@ -263,7 +269,9 @@ class AsyncTenuto(_Serving):
     def __init__(self, platform: Platform, settings: Settings) -> None:
         super().__init__(platform, settings)
         redis = settings.redis
-        self._client = AsyncFeatureClient(redis.url, self._reader, **redis.options())
+        self._client = AsyncFeatureClient(
+            redis.url, self._reader, cluster=redis.cluster, **redis.options()
+        )
         self.events = AsyncEventProducer(platform.events, self._connection, **_producing(settings))
 
     async def read(

@@ -7,7 +7,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 from tenuto.features.deadline import DeadlineExceededError, StoreUnavailableError
 from tenuto.features.matrix import Matrix, State
-from tenuto.features.progress import PartitionCountError
+from tenuto.features.progress import BucketCountError, PartitionCountError
 from tenuto.features.reader import ContextError
 from tenuto.features.sums import AsOfTooOldError
 from tenuto.streams.once import once
@@ -23,6 +23,7 @@ _REASONS: dict[type[Exception], str] = {
     ContextError: "context",
     AsOfTooOldError: "as_of",
     PartitionCountError: "partitions",
+    BucketCountError: "buckets",
     Exception: "other",
 }
 
@@ -47,7 +48,7 @@ class ServingMetrics:
     def read(self, matrix: Matrix, seconds: float) -> None:
         """Account for a read."""
         self.seconds.observe(seconds)
-        arrival = matrix.stamp.entries["arrival"]
+        arrival = matrix.stamp.arrivals()
         # A partition without a record has no arrival: what that means is in the values' states.
         arrived = arrival[arrival > 0]
         if arrived.size:

@@ -26,7 +26,7 @@ from tenuto.snapshot.audit.labels import by_request
 from tenuto.snapshot.audit.log import RecordedLog
 from tenuto.snapshot.audit.parquet_rows import read_directory
 from tenuto.snapshot.audit.sample_rows import read_topic
-from tenuto.snapshot.audit.state import compare_state, decode_state, expected_state
+from tenuto.snapshot.audit.state import by_bucket, compare_state, decode_state, expected_state
 from tenuto.snapshot.audit.stream_rows import StreamRows
 
 Events = Mapping[str, JudgedTopic[JudgedEvent]]
@@ -121,9 +121,10 @@ def _check_state(
 ) -> None:
     features, rules = declared.features.features, declared.rules
     fed = {topic: events[topic] for topic in declared.features.layout.topics}
-    found = decode_state(keys, features, rules, partitions=log.partitions)
-    expected = expected_state(features, rules, fed, found.entries)
-    compare_state(expected, found, features, rules, log, fed, findings)
+    for bucket, mine in by_bucket(keys).items():
+        found = decode_state(mine, features, rules, partitions=log.partitions)
+        expected = expected_state(features, rules, fed, found.entries, bucket)
+        compare_state(expected, found, features, rules, log, fed, findings)
 
 
 def _judged(declared: Declared) -> set[str]:
@@ -182,5 +183,6 @@ def _applied(
                     continue
                 for partition in range(stamp["partitions"]):
                     place, at = (topic, partition), number * stamp["partitions"] + partition
-                    applied[place] = max(applied.get(place, 0), stamp["next"][at])
+                    other = [one[3] for one in stamp["differing"] if len(one) == 7 and one[1] == at]
+                    applied[place] = max([applied.get(place, 0), stamp["next"][at], *other])
     return applied

@@ -14,7 +14,7 @@ from tenuto.snapshot.audit.findings import Kind
 from tenuto.snapshot.audit.formulas import float32_bits, value
 from tenuto.snapshot.audit.judging import JudgedEvent
 from tenuto.snapshot.audit.moment import ItemMoment, Read
-from tenuto.snapshot.audit.prefix import Positions, Prefixes
+from tenuto.snapshot.audit.prefix import BucketPositions, Positions, Prefixes, Reached
 
 _MOST = 200
 _NAMED = 3
@@ -24,7 +24,7 @@ Change = tuple[JudgedEvent, int]
 
 def explain(
     prefixes: Prefixes,
-    positions: Positions,
+    positions: Positions | BucketPositions,
     fields: Mapping[str, Any],
     feature: Feature,
     item: int,
@@ -79,7 +79,7 @@ def place(event: JudgedEvent) -> str:
 
 def _events(
     prefixes: Prefixes,
-    positions: Positions,
+    positions: Positions | BucketPositions,
     fields: Mapping[str, Any],
     feature: Feature,
     item: int,
@@ -97,16 +97,19 @@ def _events(
         ids = moment.ids(prefixes.stored[name])
         if ids is None:
             continue
-        for event, is_inside in prefixes.events(name, ids, positions):
-            if event.fields["ts"] > fields["as_of"] - longest_ms:
-                (inside if is_inside else later)[place(event)] = event
+        mine = positions
+        if isinstance(mine, BucketPositions):
+            mine = mine.for_entity(prefixes.stored[name], ids)
+        for event, is_inside in prefixes.events(name, ids, mine):
+            if event.fields["ts"] <= fields["as_of"] - longest_ms:
+                continue
+            if is_inside:
+                inside[place(event)] = event
+            elif event.offset >= mine.get((event.event, event.partition), Reached(0, 0)).next:
+                later[place(event)] = event
     for name in inside:
         later.pop(name, None)
-    return list(inside.values()), [
-        event
-        for event in later.values()
-        if event.offset >= positions[event.event, event.partition].next
-    ]
+    return list(inside.values()), list(later.values())
 
 
 def _later(events: Sequence[JudgedEvent]) -> Iterator[list[Change]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from tenuto.features.feature import Feature
@@ -15,13 +17,27 @@ from tenuto.snapshot.audit.formulas import float32_bits, is_shared, value
 from tenuto.snapshot.audit.judging import JudgedEvent, JudgedSnapshot, JudgedTopic
 from tenuto.snapshot.audit.log import RecordedLog
 from tenuto.snapshot.audit.moment import ItemMoment, Read
-from tenuto.snapshot.audit.prefix import At, Prefixes, Reached
-from tenuto.snapshot.audit.snapshot_positions import Arrivals, TopicPositions, read_positions
+from tenuto.snapshot.audit.prefix import At, BucketPositions, Prefixes, Reached
+from tenuto.snapshot.audit.snapshot_positions import (
+    Arrivals,
+    NamedPositions,
+    TopicPositions,
+    read_positions,
+)
 from tenuto.snapshot.audit.stored import stored_entities
-from tenuto.snapshot.audit.value_states import REBUILDING, STATE_NAMES, StateRules
+from tenuto.snapshot.audit.value_states import (
+    REBUILDING,
+    STATE_NAMES,
+    Behind,
+    StateRules,
+    Stream,
+    merged,
+)
 
 # An explanation tries many prefixes: beyond so many, a wrong value is only counted.
 _EXPLAINED = 30
+
+Streams = tuple[list[TopicPositions], dict[str, Stream], Behind]
 
 
 class FeatureAudit:
@@ -72,21 +88,51 @@ class FeatureAudit:
             for check in ("values", "states"):
                 self.findings.unverifiable[check] += cells
             return
-        topics, faults = read_positions(fields["log"], self._topics, self._log)
+        named, faults = read_positions(fields["log"], self._topics, self._log)
+        missing = set() if faults else self._not_read(named, comparable, fields)
+        if missing:
+            faults = [f"values of buckets {sorted(missing)}, which it does not say were read"]
         for fault in faults:
             self.findings.add("mismatching", "positions", where, fault)
         if faults:
             for check in ("values", "states"):
                 self.findings.unverifiable[check] += cells
             return
-        positions = {
-            (one.topic, partition): reached
-            for one in topics
-            for partition, reached in enumerate(one.partitions)
-        }
-        if not self._leaks(snapshot, positions, where):
+        if not self._leaks(snapshot, named.positions, where):
             self.findings.equal("positions")
-        self._compare(fields, topics, positions, comparable, where)
+        self._compare(fields, named, comparable, where)
+
+    def _buckets(self, named: NamedPositions, moment: ItemMoment, feature: Feature) -> set[int]:
+        """The buckets of the entities that a value is formed from."""
+        if named.buckets == 1:
+            return {0}
+        counters = [counter for counter, _ in feature.needs]
+        missing_with = self._missing_with[feature.name]
+        if missing_with is not None:
+            counters.append(missing_with)
+        found = set()
+        for counter in counters:
+            stored = self._prefixes.stored[counter.entity.name]
+            ids = moment.ids(stored)
+            # Nothing is read of an entity that was not given: any bucket will do.
+            found.add(named.first if ids is None else stored.lives_in(ids, named.buckets))
+        return found
+
+    def _not_read(
+        self,
+        named: NamedPositions,
+        comparable: list[tuple[int, Feature]],
+        fields: Mapping[str, Any],
+    ) -> set[int]:
+        """Buckets of which a value comes, and no position."""
+        if named.buckets == 1:
+            return set()
+        read = Read(self._prefixes, named.positions, fields)
+        moments = [ItemMoment(read, item) for item in range(len(fields["items"]))]
+        needed = [
+            self._buckets(named, moment, feature) for moment in moments for _, feature in comparable
+        ]
+        return set().union(*needed) - set(named.topics)
 
     def _schema(self, fields: Mapping[str, Any], where: str) -> list[tuple[int, Feature]] | None:
         """The columns that can be counted again, with their features; None where none can."""
@@ -111,71 +157,89 @@ class FeatureAudit:
         features = dict(zip(self._columns, self._declared.features, strict=True))
         return [(at, features[column]) for at, column in enumerate(given) if column in features]
 
-    def _leaks(self, snapshot: JudgedSnapshot, positions: Mapping[At, Reached], where: str) -> bool:
+    def _leaks(self, snapshot: JudgedSnapshot, positions: BucketPositions, where: str) -> bool:
         """Whether the snapshot's time or its positions say more than its request could know."""
         fields, future_ms = snapshot.fields, self._rules.future_ms
         texts = []
         ahead_ms = fields["as_of"] - fields["request_ts"]
         if ahead_ms > future_ms:
             texts.append(f"as_of is {ahead_ms} ms after its request")
-        for at, reached in positions.items():
-            end = reached.end if reached.done else reached.next
-            arrival = self._arrivals.before(at, end)
+        furthest: dict[tuple[At, int], int] = {}
+        for of_bucket in positions.of.values():
+            for at, reached in of_bucket.items():
+                end = reached.end if reached.done else reached.next
+                furthest[at, end] = self._arrivals.before(at, end)
+        for (at, end), arrival in furthest.items():
             if arrival > snapshot.arrival_ms + future_ms:
                 texts.append(
                     f"{at[0]}[{at[1]}] is read up to {end}, which arrived at {arrival}: "
                     f"{arrival - snapshot.arrival_ms} ms after the snapshot itself"
                 )
         for event in self._by_request.get(fields["request_id"], ()):
-            reached = positions[event.event, event.partition]
-            if event.fields["ts"] >= fields["request_ts"] and self._is_inside(event, reached):
+            if event.fields["ts"] >= fields["request_ts"] and self._is_inside(event, positions):
                 texts.append(f"{place(event)}, an event of its own request, is in its prefix")
         for text in texts:
             self.findings.add("leaking", "positions", where, text)
         return bool(texts)
 
-    def _is_inside(self, event: JudgedEvent, reached: Reached) -> bool:
-        if event.offset < reached.end and event.offset >= reached.next:
-            return any(
-                stored.chunk(stored.ids(event.fields), reached.chunks) < reached.done
-                for stored in self._prefixes.stored.values()
-                if event.event in stored.topics
-            )
-        return reached.origin <= event.offset < reached.next
+    def _is_inside(self, event: JudgedEvent, positions: BucketPositions) -> bool:
+        """Whether an event is in the state of an entity that it adds to."""
+        for stored in self._prefixes.stored.values():
+            if event.event not in stored.topics:
+                continue
+            ids = stored.ids(event.fields)
+            reached = positions.for_entity(stored, ids).get((event.event, event.partition))
+            if reached is None:
+                continue
+            if reached.next <= event.offset < reached.end:
+                if stored.chunk(ids, reached.chunks) < reached.done:
+                    return True
+            elif reached.origin <= event.offset < reached.next:
+                return True
+        return False
 
     def _compare(
         self,
         fields: Mapping[str, Any],
-        topics: list[TopicPositions],
-        positions: Mapping[At, Reached],
+        named: NamedPositions,
         comparable: list[tuple[int, Feature]],
         where: str,
     ) -> None:
+        positions = named.positions
         findings, m = self.findings, len(fields["columns"])
         values = struct.unpack(f"<{len(fields['values']) // 4}I", fields["values"])
         states: bytes = fields["states"]
         read = Read(self._prefixes, positions, fields)
-        whole = {at: Reached(0, r.next, r.end, r.chunks, r.done) for at, r in positions.items()}
+        whole = BucketPositions(
+            named.buckets,
+            {
+                bucket: {
+                    at: Reached(0, r.next, r.end, r.chunks, r.done) for at, r in of_bucket.items()
+                }
+                for bucket, of_bucket in positions.of.items()
+            },
+        )
         # Asked about later: it moves the entities' tiles away from this prefix, and back.
-        left_out = [
-            at for at, r in positions.items() if r.origin and self._began_late(at, r, fields)
-        ]
-        features = [feature for _, feature in comparable]
-        streams = self._states.streams(topics, fields["as_of"])
+        left_out = any(
+            r.origin and self._began_late(at, r, fields)
+            for of_bucket in positions.of.values()
+            for at, r in of_bucket.items()
+        )
         rows = [states[item * m : item * m + m] for item in range(len(fields["items"]))]
-        behind = self._states.behind(streams, features, [[row[at] for at, _ in comparable]
-                                                         for row in rows])  # fmt: skip
+        formed = self._formed_from(fields, named, comparable, read, rows)
         if m > len(comparable):
             for check in ("values", "states"):
                 findings.unverifiable[check] += len(rows) * (m - len(comparable))
         equal = {"values": 0, "values (formula shared)": 0, "states": 0}
         wrong: list[tuple[int, Feature, str, int, int]] = []
         incomplete: list[tuple[int, Feature, int]] = []
-        known: dict[tuple[int, bool, bool], tuple[bool, set[int]]] = {}
+        known: dict[tuple[int, bool, bool, frozenset[int]], tuple[bool, set[int]]] = {}
         for item, row in enumerate(rows):
             moment = ItemMoment(read, item)
             for at, feature in comparable:
                 check = "values (formula shared)" if is_shared(feature) else "values"
+                buckets = frozenset(self._buckets(named, moment, feature))
+                topics, streams, behind = formed(buckets)
                 counter = self._missing_with[feature.name]
                 seen = counter is None or moment.seen(counter)
                 if self._states.is_cut(feature, topics, fields["as_of"], seen):
@@ -198,7 +262,7 @@ class FeatureAudit:
                         findings.unverifiable[check] += 1
                         findings.unverifiable["states"] += 1
                         continue
-                asked = at, math.isnan(number), seen
+                asked = at, math.isnan(number), seen, buckets
                 if asked not in known:
                     known[asked] = (
                         self._states.must_rebuild(feature, streams, seen),
@@ -232,10 +296,45 @@ class FeatureAudit:
             self._explain(fields, positions, read, item, feature, check, bits, found, where)
         self._check_complete(fields, whole, incomplete, where)
 
+    def _formed_from(
+        self,
+        fields: Mapping[str, Any],
+        named: NamedPositions,
+        comparable: list[tuple[int, Feature]],
+        read: Read,
+        rows: list[bytes],
+    ) -> Callable[[frozenset[int]], Streams]:
+        """By the buckets that a value is formed from: topics, streams, and which were behind."""
+        streams = {
+            bucket: self._states.streams(topics, fields["as_of"])
+            for bucket, topics in named.topics.items()
+        }
+        shown: dict[int, dict[str, tuple[Feature, set[int]]]] = {b: {} for b in streams}
+        for item, row in enumerate(rows):
+            moment = ItemMoment(read, item)
+            for at, feature in comparable:
+                for bucket in self._buckets(named, moment, feature):
+                    shown[bucket].setdefault(feature.name, (feature, set()))[1].add(row[at])
+        behind = {b: self._states.behind(streams[b], shown[b].values()) for b in streams}
+        known: dict[frozenset[int], Streams] = {}
+
+        def formed(buckets: frozenset[int]) -> Streams:
+            if buckets not in known:
+                # Context alone is formed from none.
+                of = sorted(buckets) or [named.first]
+                known[buckets] = (
+                    [one for bucket in of for one in named.topics[bucket]],
+                    merged([streams[bucket] for bucket in of]),
+                    reduce(or_, (behind[bucket] for bucket in of)),
+                )
+            return known[buckets]
+
+        return formed
+
     def _explain(
         self,
         fields: Mapping[str, Any],
-        positions: Mapping[At, Reached],
+        positions: BucketPositions,
         read: Read,
         item: int,
         feature: Feature,
@@ -269,7 +368,7 @@ class FeatureAudit:
     def _check_complete(
         self,
         fields: Mapping[str, Any],
-        whole: Mapping[At, Reached],
+        whole: BucketPositions,
         compared: list[tuple[int, Feature, int]],
         where: str,
     ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from tenuto.features.entities import Counter
 from tenuto.features.windows import Window
 from tenuto.snapshot.audit.judging import JudgedEvent
-from tenuto.snapshot.audit.prefix import Positions, Prefixes, Tiles
+from tenuto.snapshot.audit.prefix import BucketPositions, Positions, Prefixes, Tiles
 from tenuto.snapshot.audit.stored import Ids, StoredEntity
 
 
@@ -29,7 +29,7 @@ class Read:
     def __init__(
         self,
         prefixes: Prefixes,
-        positions: Positions,
+        positions: Positions | BucketPositions,
         fields: Mapping[str, Any],
         changes: Sequence[tuple[JudgedEvent, int]] = (),
         tiles_later: tuple[int, int] = (0, 0),

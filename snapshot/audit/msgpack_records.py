@@ -219,6 +219,9 @@ _LOG: dict[str, tuple[Check, Any]] = {
     "origin": (_list(_offset), _REQUIRED),
     "next": (_list(_offset), _REQUIRED),
     "batches": (_list(_list(_offset)), _REQUIRED),
+    "buckets": (_int, 1),
+    "read": (_list(_offset), []),
+    "differing": (_list(_list(_offset)), []),
 }
 _FIELDS: dict[str, tuple[Check, Any]] = {
     "request_id": (_str, _REQUIRED),

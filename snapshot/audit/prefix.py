@@ -37,6 +37,22 @@ class Reached:
 Positions = Mapping[At, Reached]
 
 
+@dataclass(frozen=True, slots=True)
+class BucketPositions:
+    """Positions of a store that is kept in several buckets, by the number of the bucket.
+
+    Attributes:
+        buckets: how many there are; ``of`` need not have them all.
+    """
+
+    buckets: int
+    of: Mapping[int, Positions]
+
+    def for_entity(self, stored: StoredEntity, ids: Ids) -> Positions:
+        """How far its bucket is read; nowhere where that is not said."""
+        return self.of.get(stored.lives_in(ids, self.buckets), {})
+
+
 @dataclass(slots=True)
 class Tiles:
     """One entity's sums.
@@ -101,10 +117,12 @@ class Prefixes:
         """Every entity that an event adds to, by the name of its kind and its ids."""
         return list(self._histories)
 
-    def tiles(self, name: str, ids: Ids, positions: Positions) -> Tiles:
+    def tiles(self, name: str, ids: Ids, positions: Positions | BucketPositions) -> Tiles:
         """An entity's sums at these positions; valid until it is asked for again."""
         history = self._histories.get((name, ids))
         stored = self.stored[name]
+        if isinstance(positions, BucketPositions):
+            positions = positions.for_entity(stored, ids)
         if history is None:
             return Tiles([{} for _ in stored.windows])
         for at, offsets in history.offsets.items():
@@ -116,9 +134,13 @@ class Prefixes:
             self._move(history, stored, at, low, high)
         return history.tiles
 
-    def events(self, name: str, ids: Ids, positions: Positions) -> list[tuple[JudgedEvent, bool]]:
+    def events(
+        self, name: str, ids: Ids, positions: Positions | BucketPositions
+    ) -> list[tuple[JudgedEvent, bool]]:
         """All events of an entity, and whether they are in its state at these positions."""
         history = self._histories.get((name, ids))
+        if isinstance(positions, BucketPositions):
+            positions = positions.for_entity(self.stored[name], ids)
         found = []
         for at, events in history.events.items() if history else ():
             reached = positions.get(at, Reached(0, 0))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tenuto.snapshot.audit.judging import JudgedEvent, JudgedTopic
 from tenuto.snapshot.audit.log import RecordedLog
-from tenuto.snapshot.audit.prefix import At, Reached
+from tenuto.snapshot.audit.prefix import At, BucketPositions, Reached
 
 _UNKNOWN = bytes(16)
 
@@ -56,9 +56,36 @@ class Arrivals:
         return max((record.timestamp_ms for record in records[low:high]), default=0)
 
 
+@dataclass(frozen=True, slots=True)
+class NamedPositions:
+    """What a snapshot's ``log`` says: how many buckets there are, and of those read each topic."""
+
+    buckets: int
+    topics: Mapping[int, Sequence[TopicPositions]]
+
+    @property
+    def first(self) -> int:
+        """The least bucket that was read."""
+        return min(self.topics)
+
+    @property
+    def positions(self) -> BucketPositions:
+        return BucketPositions(
+            self.buckets,
+            {
+                bucket: {
+                    (one.topic, partition): reached
+                    for one in topics
+                    for partition, reached in enumerate(one.partitions)
+                }
+                for bucket, topics in self.topics.items()
+            },
+        )
+
+
 def read_positions(
     named: Mapping[str, Any], topics: Sequence[str], log: RecordedLog
-) -> tuple[list[TopicPositions], list[str]]:
+) -> tuple[NamedPositions, list[str]]:
     """What a snapshot's ``log`` says of each topic, and what of it cannot be.
 
     Args:
@@ -66,15 +93,23 @@ def read_positions(
         topics: that feed the declared features, sorted.
     """
     n = log.partitions
+    nothing = NamedPositions(1, {0: []})
     if named["topics"] != list(topics):
-        return [], [f"topics {named['topics']}: must be {list(topics)}"]
+        return nothing, [f"topics {named['topics']}: must be {list(topics)}"]
     if named["partitions"] != n:
-        return [], [f"{named['partitions']} partitions a topic: the log has {n}"]
+        return nothing, [f"{named['partitions']} partitions a topic: the log has {n}"]
     size = n * len(topics)
     if not len(named["origin"]) == len(named["next"]) == size:
-        return [], [f"{len(named['next'])} positions: must be {size}"]
+        return nothing, [f"{len(named['next'])} positions: must be {size}"]
     if len(named["incarnations"]) != 16 * len(topics):
-        return [], ["incarnations: must be 16 bytes a topic"]
+        return nothing, ["incarnations: must be 16 bytes a topic"]
+    read = named["read"] or [0]
+    if (
+        read != sorted(set(read))
+        or not read[-1] < named["buckets"]
+        or ((named["buckets"] > 1) != bool(named["read"]))
+    ):
+        return nothing, [f"buckets {named['read']} of {named['buckets']}: must ascend"]
     faults: list[str] = []
     batches: dict[int, tuple[int, int, int]] = {}
     for batch in named["batches"]:
@@ -82,20 +117,39 @@ def read_positions(
             faults.append(f"batch {batch}: must be [index, end, chunks, done], done below chunks")
         else:
             batches[batch[0]] = (batch[1], batch[2], batch[3])
-    found = []
-    for index, topic in enumerate(topics):
-        life = named["incarnations"][16 * index : 16 * index + 16]
-        entered = life != _UNKNOWN
-        if entered and life != log.topics[topic].incarnation:
-            faults.append(f"{topic}: incarnation {life.hex()}: the log's is another one")
-        partitions = []
-        for partition in range(n):
-            at = index * n + partition
-            reached = Reached(named["origin"][at], named["next"][at], *batches.get(at, (0, 0, 0)))
-            partitions.append(reached)
-            faults += _faults(f"{topic}[{partition}]", entered, reached, log, topic, partition)
-        found.append(TopicPositions(topic, entered, tuple(partitions)))
-    return found, faults
+    first = [
+        Reached(named["origin"][at], named["next"][at], *batches.get(at, (0, 0, 0)))
+        for at in range(size)
+    ]
+    reached = {bucket: list(first) for bucket in read}
+    for one in named["differing"]:
+        if (
+            len(one) != 7
+            or one[0] not in read[1:]
+            or one[1] >= size
+            or (one[4] and one[6] >= one[5])
+        ):
+            faults.append(
+                f"differing {one}: must be [bucket, index, origin, next, end, chunks, done] of "
+                "another bucket that was read"
+            )
+        else:
+            reached[one[0]][one[1]] = Reached(*one[2:])
+    found: dict[int, list[TopicPositions]] = {}
+    for bucket in read:
+        told = f"bucket {bucket} " if named["buckets"] > 1 else ""
+        found[bucket] = []
+        for index, topic in enumerate(topics):
+            life = named["incarnations"][16 * index : 16 * index + 16]
+            partitions = tuple(reached[bucket][index * n : index * n + n])
+            entered = life != _UNKNOWN
+            if entered and life != log.topics[topic].incarnation and bucket == read[0]:
+                faults.append(f"{topic}: incarnation {life.hex()}: the log's is another one")
+            for partition, one in enumerate(partitions):
+                where = f"{told}{topic}[{partition}]"
+                faults += _faults(where, entered, one, log, topic, partition)
+            found[bucket].append(TopicPositions(topic, entered, partitions))
+    return NamedPositions(named["buckets"], found), faults
 
 
 def _faults(

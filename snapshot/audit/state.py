@@ -5,6 +5,7 @@ Both are the same nested dicts; the layout of the bytes is written down in docs/
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,22 @@ class State:
     foreign: dict[bytes, str] = field(default_factory=dict)
 
 
+Bucket = tuple[int, int]
+"""A bucket's number, and how many there are."""
+WHOLE: Bucket = (0, 1)
+_BUCKET = re.compile(rb"\.(\d+)of(\d+)\.\d+\}:")
+
+
+def by_bucket(keys: Mapping[bytes, bytes]) -> dict[Bucket, dict[bytes, bytes]]:
+    """The keys of each bucket; without any, of a store that is whole and empty."""
+    found: dict[Bucket, dict[bytes, bytes]] = {}
+    for key, value in keys.items():
+        told = _BUCKET.search(key[: key.find(b"}:") + 2])
+        bucket = (int(told[1]), int(told[2])) if told else WHOLE
+        found.setdefault(bucket, {})[key] = value
+    return found or {WHOLE: {}}
+
+
 def decode_state(
     keys: Mapping[bytes, bytes],
     features: Sequence[Feature],
@@ -72,7 +89,7 @@ def decode_state(
     """What the bytes in Redis say.
 
     Args:
-        keys: values of one layout, by key, prefix included.
+        keys: values of one bucket of one layout, by key, prefix included.
         partitions: of every input topic.
     """
     stored = stored_entities(features, rules)
@@ -102,12 +119,14 @@ def expected_state(
     rules: TimeRules,
     events: Mapping[str, JudgedTopic[JudgedEvent]],
     entries: Mapping[At, StateEntry],
+    bucket: Bucket = WHOLE,
 ) -> State:
-    """What the log says that the store must hold at these positions.
+    """What the log says that a bucket of the store must hold at these positions.
 
     Args:
         entries: where it stands; origins, positions and batches in progress are taken from them.
     """
+    number, buckets = bucket
     stored = stored_entities(features, rules)
     prefixes = Prefixes(stored, {topic: judged.accepted for topic, judged in events.items()})
     positions = {
@@ -116,6 +135,8 @@ def expected_state(
     }
     state = State(dict(entries))
     for name, ids in prefixes.entities():
+        if prefixes.stored[name].lives_in(ids, buckets) != number:
+            continue
         tiles = prefixes.tiles(name, ids, positions)
         found = EntityState()
         inside = [event for event, is_in in prefixes.events(name, ids, positions) if is_in]

@@ -115,6 +115,16 @@ class StoredEntity:
         """Into which of so many chunks of a batch it falls."""
         return zlib.crc32(self.key(ids)) % chunks
 
+    def lives_in(self, ids: Ids, buckets: int) -> int:
+        """In which of so many buckets of the store it is kept."""
+        if buckets == 1:
+            return 0
+        # MurmurHash3's last steps over the CRC-32, scaled to the number of buckets.
+        h = zlib.crc32(self.key(ids))
+        h = (h ^ (h >> 16)) * 0x85EBCA6B % 2**32
+        h = (h ^ (h >> 13)) * 0xC2B2AE35 % 2**32
+        return (h ^ (h >> 16)) * buckets // 2**32
+
 
 def stored_entities(features: Iterable[Feature], rules: TimeRules) -> list[StoredEntity]:
     """What is stored for these features: entities by name, windows by length."""

@@ -38,6 +38,39 @@ class Stream:
     joined_ms: int | None
 
 
+def merged(streams: Sequence[dict[str, Stream]]) -> dict[str, Stream]:
+    """What a value sees that is formed from several buckets: the worst of each topic."""
+    if len(streams) == 1:
+        return streams[0]
+    return {topic: _worst([one[topic] for one in streams]) for topic in streams[0]}
+
+
+def _worst(streams: Sequence[Stream]) -> Stream:
+    joined = [stream.joined_ms for stream in streams if stream.joined_ms is not None]
+    return Stream(
+        any(stream.absent for stream in streams),
+        any(stream.can_be_behind for stream in streams),
+        (max(s.lag_ms[0] for s in streams), max(s.lag_ms[1] for s in streams)),
+        min(joined, default=None),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Topics that a store had not read up to where it was being rebuilt.
+
+    Attributes:
+        surely: all columns that they feed say ``rebuilding``.
+        perhaps: no column says: what they feed was not read.
+    """
+
+    surely: frozenset[str]
+    perhaps: frozenset[str]
+
+    def __or__(self, other: Behind) -> Behind:
+        return Behind(self.surely | other.surely, self.perhaps | other.perhaps)
+
+
 class StateRules:
     """States by declaration; times from the log."""
 
@@ -68,22 +101,27 @@ class StateRules:
         self.longest_ms = max((ms for _, ms in self._longest.values()), default=0)
 
     def streams(self, topics: Sequence[TopicPositions], as_of: int) -> dict[str, Stream]:
-        """Each topic at a read."""
+        """Each topic at a read of one bucket."""
         return {one.topic: self._stream(one, as_of) for one in topics}
 
     def behind(
-        self, streams: dict[str, Stream], features: Sequence[Feature], rows: list[list[int]]
-    ) -> set[str]:
-        """Topics that must have been behind: all columns that they feed say ``rebuilding``.
+        self, streams: dict[str, Stream], shown: Iterable[tuple[Feature, Iterable[int]]]
+    ) -> Behind:
+        """Topics that a bucket was behind in.
 
         Args:
-            rows: the states of the features, item by item.
+            streams: of one bucket.
+            shown: features with the states of their values that come from that bucket.
         """
-        found = {topic for topic, stream in streams.items() if stream.can_be_behind}
-        for at, feature in enumerate(features):
-            if any(row[at] != REBUILDING for row in rows):
-                found -= set(self._topics[feature.name])
-        return found
+        can_be = {topic for topic, stream in streams.items() if stream.can_be_behind}
+        told: set[str] = set()
+        is_there: set[str] = set()
+        for feature, states in shown:
+            fed = self._topics[feature.name]
+            told.update(fed)
+            if any(state != REBUILDING for state in states):
+                is_there.update(fed)
+        return Behind(frozenset((can_be & told) - is_there), frozenset(can_be - told))
 
     def must_rebuild(self, feature: Feature, streams: dict[str, Stream], is_seen: bool) -> bool:
         """Whether a store that knows what the snapshot says calls the value ``rebuilding``."""
@@ -99,7 +137,7 @@ class StateRules:
         self,
         feature: Feature,
         streams: dict[str, Stream],
-        behind: set[str],
+        behind: Behind,
         is_nan: bool,
         is_seen: bool,
     ) -> set[int]:
@@ -110,9 +148,9 @@ class StateRules:
             is_seen: whether its entity was counted in its longest window.
         """
         topics = {topic for fed, _ in self._sources(feature, is_seen) for topic in fed}
-        if self.must_rebuild(feature, streams, is_seen) or not behind.isdisjoint(topics):
+        if self.must_rebuild(feature, streams, is_seen) or not behind.surely.isdisjoint(topics):
             return {REBUILDING}
-        found = set()
+        found = set() if behind.perhaps.isdisjoint(topics) else {REBUILDING}
         for end in (0, 1):
             lags = [streams[topic].lag_ms[end] for topic in topics]
             is_stale = any(lag_ms > feature.fresh_within_ms for lag_ms in lags)
@@ -141,18 +179,23 @@ class StateRules:
     def is_cut(
         self, feature: Feature, topics: Sequence[TopicPositions], as_of: int, is_seen: bool
     ) -> bool:
-        """Whether the log no longer holds a record that the value may need."""
+        """Whether the log no longer holds a record that the value may need.
+
+        Args:
+            topics: in each bucket that it is formed from.
+        """
         if not self._has_start:
             return False
-        partitions = {one.topic: one for one in topics}
         for fed, window_ms in self._sources(feature, is_seen):
             reach_ms = window_ms + self._rules.future_ms
-            for topic in fed:
-                for partition, reached in enumerate(partitions[topic].partitions):
-                    start = self._log.topics[topic].partitions[partition].start
-                    if reached.origin >= start or not partitions[topic].entered:
+            for one in topics:
+                if one.topic not in fed or not one.entered:
+                    continue
+                for partition, reached in enumerate(one.partitions):
+                    start = self._log.topics[one.topic].partitions[partition].start
+                    if reached.origin >= start:
                         continue
-                    first_ms = self._arrivals.at((topic, partition), start)
+                    first_ms = self._arrivals.at((one.topic, partition), start)
                     if not first_ms or first_ms + reach_ms > as_of:
                         return True
         return False

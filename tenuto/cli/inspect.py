@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import orjson
-import redis
 
 from tenuto.cli.context import Context, InputError, NoServerError
 
 if TYPE_CHECKING:
+    from tenuto.features.client import FeatureClient
     from tenuto.features.layout import View
     from tenuto.features.reader import Reader
     from tenuto.inspection.entities import EntityReport
@@ -144,6 +144,7 @@ def _show(
     as_of: str | None,
     as_json: bool,
 ) -> None:
+    from tenuto.features.client import FeatureClient
     from tenuto.inspection.entity_text import entity_lines
     from tenuto.inspection.text import moment_ms
 
@@ -151,7 +152,9 @@ def _show(
         as_of_ms = None if as_of is None else moment_ms(as_of)
     except ValueError as error:
         raise InputError(f"--as-of {error}") from error
-    client = context.redis()
+    context.redis()
+    settings = context.settings.redis
+    client = FeatureClient(settings.url, reader, cluster=settings.cluster, **settings.options())
     reports = [_read(context, reader, client, view, parts, as_of_ms) for view in views]
     found = [report for report in reports if any(view.bytes for view in report.views)]
     if not found:
@@ -173,31 +176,34 @@ def _show(
 def _read(
     context: Context,
     reader: Reader,
-    client: redis.Redis,
+    client: FeatureClient,
     view: View,
     parts: Sequence[str],
     as_of_ms: int | None,
 ) -> EntityReport:
+    from tenuto.features.deadline import StoreUnavailableError
     from tenuto.features.sums import AsOfTooOldError
     from tenuto.inspection.entities import InspectionError, plan_of, report_of
 
     try:
         plan = plan_of(reader, view, parts)
-        values = cast("list[bytes | None]", client.mget(plan.keys))
+        values = client.fetch(plan, context.settings.redis.socket_timeout_s * 1_000.0)
         return report_of(reader, view, parts, plan, values, as_of_ms)
     except InspectionError as error:
         raise InputError(str(error)) from error
     except AsOfTooOldError as error:
         raise InputError(f"--as-of: {error}: the rings no longer hold that moment") from error
-    except redis.RedisError as error:
-        raise NoServerError(f"redis at {context.settings.redis.address}: {error}") from error
+    except StoreUnavailableError as error:
+        raise NoServerError(str(error)) from error
 
 
 def _reader(context: Context) -> Reader:
     from tenuto.features.reader import Reader
 
     settings = context.settings
-    return Reader(context.features, settings.kafka.partitions, settings.namespace)
+    return Reader(
+        context.features, settings.kafka.partitions, settings.namespace, settings.redis.buckets
+    )
 
 
 def _echo(lines: Iterable[str]) -> None:

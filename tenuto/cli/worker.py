@@ -23,15 +23,17 @@ def command() -> None:
 @click.pass_obj
 def features(context: Context, reset: bool, metrics_port: int | None) -> None:
     """Keep the windowed features in Redis up to date."""
-    from tenuto.features.store import Store, StoreError
+    from tenuto.features.buckets import Buckets
+    from tenuto.features.store import StoreError
     from tenuto.processes import begin, broker_of, limits_of, show_retention, worker_settings
     from tenuto.streams.feature_app import feature_app
     from tenuto.streams.worker import run
 
     context.override(workers__metrics_port=metrics_port)
-    client, layout = context.redis(), context.features.layout
+    settings, layout = context.settings, context.features.layout
+    context.redis()
+    store = Buckets.connect(settings.redis, layout, settings.kafka.partitions, settings.namespace)
     try:
-        store = Store(client, layout, context.settings.kafka.partitions, context.settings.namespace)
         policy = store.check().policy
     except StoreError as error:
         raise InputError(str(error)) from error
@@ -44,9 +46,8 @@ def features(context: Context, reset: bool, metrics_port: int | None) -> None:
     app = feature_app(
         context.platform.name,
         events=context.platform.events,
-        layout=layout,
+        store=store,
         broker=broker_of(context.settings),
-        client=client,
         limits=limits_of(context.settings),
         reset=reset,
         **worker_settings(context.settings),

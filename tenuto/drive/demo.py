@@ -137,7 +137,9 @@ def _events_in_redis(run: Run, counts: Counts) -> int:
         measures = [c.measure for c in ring.cells if c.measure.field is c.measure.where is None]
         if view.entity != TRAFFIC or not measures:
             continue
-        value: Any = run.redis.get(run.store.prefix + entity_key(view, ()))
+        key = entity_key(view, ())
+        store = run.store.store_of(key)
+        value: Any = store.client.get(store.prefix + key)
         counted = ViewSums(view, [value], counts.newest_ms).total(measures[0], ring.window)
         return int(counted[0]) - counts.events.get(measures[0].event.name, 0)
     return 0

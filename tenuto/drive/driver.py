@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from tenuto.drive.source import EventRecord, Request, Source
+from tenuto.features.buckets import Buckets
 from tenuto.features.client import FeatureClient
 from tenuto.features.events import Event
 from tenuto.features.matrix import Matrix
 from tenuto.features.reader import Request as ReadRequest
-from tenuto.features.store import Store
 from tenuto.snapshot import record as snapshots
 from tenuto.streams.codec import EventCodec
 from tenuto.streams.headers import SENT_AT
@@ -135,7 +135,7 @@ class Driver:
         topics: Topics,
         outbox: Outbox,
         client: FeatureClient,
-        store: Store,
+        store: Buckets,
         freshness_ms: int,
         horizon_ms: int,
         policy: Callable[[Request, Matrix], Slate] = as_logged,

@@ -30,11 +30,11 @@ from tenuto.drive.driver import (
 from tenuto.drive.scrape import Scrape
 from tenuto.drive.source import Request, Source
 from tenuto.drive.workers import Workers
+from tenuto.features.buckets import Buckets
 from tenuto.features.client import FeatureClient
 from tenuto.features.durations import duration_ms
 from tenuto.features.matrix import Matrix
 from tenuto.features.reader import Reader
-from tenuto.features.store import Store
 from tenuto.local.processes import free_port
 from tenuto.platform import Platform
 from tenuto.settings import Settings, environment
@@ -144,9 +144,16 @@ class Run:
         features = self.platform.feature_set(settings.time.rules())
         partitions = settings.kafka.partitions
         self.redis: redis.Redis = settings.redis.client()
-        self.store = Store(self.redis, features.layout, partitions, settings.namespace)
-        reader = Reader(features, partitions, settings.namespace)
-        self.client = FeatureClient(settings.redis.url, reader, **settings.redis.options())
+        self.store = Buckets.connect(
+            settings.redis, features.layout, partitions, settings.namespace
+        )
+        reader = Reader(features, partitions, settings.namespace, settings.redis.buckets)
+        self.client = FeatureClient(
+            settings.redis.url,
+            reader,
+            cluster=settings.redis.cluster,
+            **settings.redis.options(),
+        )
         self.outbox = Outbox(
             settings.kafka.kafka_python(),
             # Everything is flushed at a boundary: till then, records share requests.

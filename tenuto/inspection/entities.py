@@ -99,7 +99,10 @@ class StreamReport:
 
 @dataclass(frozen=True)
 class EntityReport:
-    """Everything about one entity; ``as_of_origin`` says who chose the moment."""
+    """Everything about one entity; ``as_of_origin`` says who chose the moment.
+
+    The streams are as its own bucket has read them.
+    """
 
     as_of_ms: int
     as_of_origin: str
@@ -127,7 +130,7 @@ def view_by_name(reader: Reader, name: str) -> View:
 
 
 def plan_of(reader: Reader, view: View, parts: Sequence[str]) -> KeyPlan:
-    """The keys to fetch together for an entity: progress, itself, and traffic.
+    """The keys to fetch for an entity: progress, itself, and traffic.
 
     Raises:
         InspectionError: another number of ids than the entity has fields.
@@ -158,11 +161,12 @@ def report_of(
         InspectionError: Redis has read nothing, or was filled with another partition count.
         AsOfTooOldError: the moment lies behind what the rings still hold.
     """
-    entries = progress_of(reader, values[0])
+    at = _place(view, plan)
+    bucket = 0 if plan.bucket_of is None else int(plan.bucket_of[at])
+    entries = progress_of(reader, plan.keys[bucket], values[bucket])
     origin = "given"
     if as_of_ms is None:
         as_of_ms, origin = int(entries["arrival"].max()), "the newest arrival that Redis has"
-    at = _place(view, plan)
     value = values[at]
     request, items, context = _asked(view, parts, as_of_ms)
     matrix = reader.decode(request, items, context, as_of_ms, plan, values)
@@ -191,8 +195,8 @@ def report_of(
     return EntityReport(as_of_ms, origin, reader.layout.digest, [shown], streams)
 
 
-def progress_of(reader: Reader, blob: bytes | None) -> NDArray[Any]:
-    """Redis's positions, ``(topics, partitions)`` of ``PROGRESS_DTYPE``.
+def progress_of(reader: Reader, key: bytes, blob: bytes | None) -> NDArray[Any]:
+    """A bucket's positions, ``(topics, partitions)`` of ``PROGRESS_DTYPE``.
 
     Raises:
         InspectionError: there are none, or they are of another partition count.
@@ -200,11 +204,11 @@ def progress_of(reader: Reader, blob: bytes | None) -> NDArray[Any]:
     try:
         entries = unpack_all(blob, len(reader.layout.topics), reader.partitions)
     except PartitionCountError as error:
-        raise InspectionError(f"redis key {reader.prefix.decode()}progress: {error}") from error
+        raise InspectionError(f"redis key {key.decode()}: {error}") from error
     if not any(entries.tobytes()):
         raise InspectionError(
-            f"redis key {reader.prefix.decode()}progress: nothing has been read into this layout: "
-            "is `tenuto worker features` running, with this app, namespace and time settings?"
+            f"redis key {key.decode()}: nothing has been read into this layout: is `tenuto worker "
+            "features` running, with this app, namespace, redis.buckets and time settings?"
         )
     return entries
 

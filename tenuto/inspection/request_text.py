@@ -93,6 +93,17 @@ def position_lines(log: LogPositions) -> Iterator[str]:
     for index, end, chunks, done in log.batches:
         topic, partition = log.topics[index // log.partitions], index % log.partitions
         yield f"    {topic}[{partition}]: batch up to {end}, {done} of {chunks} chunks applied"
+    if log.buckets > 1 and log.read:
+        read = " ".join(map(str, log.read))
+        yield f"    of {log.buckets} buckets were read: {read}; the above is of {log.read[0]}"
+    for differing in log.differing:
+        if len(differing) != 7 or differing[1] >= slots:
+            yield f"    {differing}: cannot be right"
+            continue
+        bucket, index, _, at, end, chunks, done = differing
+        topic, partition = log.topics[index // log.partitions], index % log.partitions
+        busy = f", batch up to {end}, {done} of {chunks} chunks applied" if end else ""
+        yield f"    bucket {bucket}, {topic}[{partition}]: {at}{busy}"
 
 
 def _item_lines(snapshot: Snapshot, items: int) -> Iterator[str]:
@@ -246,6 +257,9 @@ def _snapshot_json(found: FoundSnapshot) -> dict[str, Any]:
                 for index, topic in enumerate(log.topics)
             },
             "batches": log.batches,
+            "buckets": log.buckets,
+            "read": log.read,
+            "differing": log.differing,
         },
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,20 +11,21 @@ import numpy as np
 import redis
 
 from tenuto.features.aggregate import Aggregator, Deltas
+from tenuto.features.buckets import Buckets, split_by_bucket
 from tenuto.features.client import FeatureClient
+from tenuto.features.connection import RedisConnection
 from tenuto.features.feature import Feature
 from tenuto.features.progress import Entry
 from tenuto.features.reader import Reader, Request
 from tenuto.features.rules import TimeRules
 from tenuto.features.schema import FeatureSet
-from tenuto.features.store import Store
 from tenuto.presets import video
 from tenuto.snapshot import record
 from tenuto.snapshot.audit.feature_values import FeatureAudit
 from tenuto.snapshot.audit.findings import Findings
 from tenuto.snapshot.audit.judging import JudgedEvent, JudgedTopic, judge_events, judge_snapshots
 from tenuto.snapshot.audit.log import PartitionLog, RawRecord, RecordedLog, TopicLog
-from tenuto.snapshot.audit.state import compare_state, decode_state, expected_state
+from tenuto.snapshot.audit.state import by_bucket, compare_state, decode_state, expected_state
 from tenuto.streams.codec import EventCodec
 from tenuto.streams.door import Limits, judge
 
@@ -47,20 +48,41 @@ class Batch:
 
 
 class World:
-    """Topics of one partition, the state that follows from them, and reads of it."""
+    """Topics of one partition, the state that follows from them, and reads of it.
 
-    def __init__(self, url: str, features: Sequence[Feature], rules: TimeRules = RULES) -> None:
+    ``store`` and ``entries`` are of the first bucket.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        features: Sequence[Feature],
+        rules: TimeRules = RULES,
+        buckets: int = 1,
+        cluster: bool = False,
+    ) -> None:
         self.features = FeatureSet.of(features, rules)
         layout = self.features.layout
         self.redis = redis.Redis.from_url(url)
-        self.store = Store(self.redis, layout, 1)
-        self.reader = FeatureClient(url, Reader(self.features, 1))
+        connection = RedisConnection(url=url, buckets=buckets, cluster=cluster)
+        self.buckets = Buckets.connect(connection, layout, 1)
+        self.store = self.buckets.stores[0]
+        self.reader = FeatureClient(url, Reader(self.features, 1, buckets=buckets), cluster=cluster)
         self.aggregator = Aggregator(layout)
         self.records: dict[str, list[RawRecord]] = {topic: [] for topic in layout.topics}
         self.snapshots: list[RawRecord] = []
-        self.entries: dict[str, Entry] = {}
-        for topic in layout.topics:
-            self.entries[topic] = self.store.begin(self.store.slot(topic, 0), LIFE, 0)
+        self.of_bucket: list[dict[str, Entry]] = [{} for _ in range(buckets)]
+        self.entries = self.of_bucket[0]
+        for bucket in range(buckets):
+            self.begin(bucket)
+
+    def begin(self, bucket: int, rebuild_until: int = 0) -> None:
+        """Enter an empty bucket at the log's start."""
+        for topic in self.features.layout.topics:
+            slot = self.buckets.slot(topic, 0)
+            self.of_bucket[bucket][topic] = self.buckets.begin(
+                bucket, slot, LIFE, 0, rebuild_until=rebuild_until
+            )
 
     def write(self, topic: str, at: int, **fields: Any) -> None:
         """Append a record, stamped with its own time."""
@@ -71,28 +93,38 @@ class World:
         offset = records[-1].offset + 1 if records else 0
         records.append(RawRecord(offset, at, None, EventCodec(event).encode(body), ()))
 
-    def deltas(self, topic: str, start: int, end: int) -> tuple[Deltas, int]:
+    def deltas(self, topic: str, before: int, start: int, end: int) -> tuple[Deltas, int]:
         """What the records ``[start, end)`` add, and the arrival after them."""
         batch = Batch(topic, [r for r in self.records[topic] if start <= r.offset < end])
-        before = self.entries[topic].arrival
         codec = EventCodec(video.app.event(topic))
         accepted = judge(codec, Limits(1, self.features.layout.rules), batch, before)
         return self.aggregator.deltas(topic, accepted.columns), accepted.arrival_after
 
-    def apply(self, topic: str, end: int | None = None, *, chunks: int | None = None) -> None:
+    def apply(
+        self,
+        topic: str,
+        end: int | None = None,
+        *,
+        chunks: int | None = None,
+        buckets: Collection[int] | None = None,
+    ) -> None:
         """Apply what has not been; with ``chunks`` so many scripts of the batch only."""
-        slot, entry = self.store.slot(topic, 0), self.entries[topic]
+        slot = self.store.slot(topic, 0)
         end = _partition(self.records[topic]).end if end is None else end
-        if end == entry.next:
-            return
-        deltas, arrival = self.deltas(topic, entry.next, end)
-        prepared = self.store.prepare(slot, entry, end, arrival, deltas)
-        if chunks is not None:
-            del prepared.calls[chunks:]
-        self.store.run(prepared)
-        found = self.store.entry(slot)
-        assert found is not None
-        self.entries[topic] = found
+        for bucket in range(len(self.buckets)) if buckets is None else buckets:
+            store, entries = self.buckets.stores[bucket], self.of_bucket[bucket]
+            entry = entries[topic]
+            if end == entry.next:
+                continue
+            deltas, arrival = self.deltas(topic, entry.arrival, entry.next, end)
+            mine = split_by_bucket(deltas, len(self.buckets))[bucket]
+            prepared = store.prepare(slot, entry, end, arrival, mine)
+            if chunks is not None:
+                del prepared.calls[chunks:]
+            store.run(prepared)
+            found = store.entry(slot)
+            assert found is not None
+            entries[topic] = found
 
     def apply_all(self) -> None:
         for topic in self.records:
@@ -156,12 +188,15 @@ class World:
 
     def audit_state(self) -> Findings:
         """Compare Redis with the log."""
-        keys = {key: self.redis.get(key) for key in self.store.all_keys()}
+        keys: dict[bytes, Any] = {
+            key: store.client.get(key) for store in self.buckets.stores for key in store.all_keys()
+        }
         features, rules = self.features.features, self.features.layout.rules
-        found = decode_state(keys, features, rules, partitions=1)  # type: ignore[arg-type]
         events, findings = self.judged(), Findings()
-        expected = expected_state(features, rules, events, found.entries)
-        compare_state(expected, found, features, rules, self.log(), events, findings)
+        for bucket, mine in by_bucket(keys).items():
+            found = decode_state(mine, features, rules, partitions=1)
+            expected = expected_state(features, rules, events, found.entries, bucket)
+            compare_state(expected, found, features, rules, self.log(), events, findings)
         return findings
 
 

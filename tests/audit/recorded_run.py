@@ -54,11 +54,17 @@ class Recorded:
         return audit_log(video.app, self.settings, log or self.log, **options)
 
 
-def record_run(stack: local.LocalStack, folder: Path, requests: int = 120) -> Recorded:
-    """Replay, and record."""
+def record_run(
+    stack: local.LocalStack,
+    folder: Path,
+    requests: int = 120,
+    namespace: str = "a.udit",
+    **more: str,
+) -> Recorded:
+    """Replay, and record; ``more`` is of the environment."""
     _write_log(folder / "log.csv", requests)
-    env = {"TENUTO_KAFKA__BOOTSTRAP": stack.bootstrap, "TENUTO_REDIS__URL": stack.redis_url}
-    settings = run_settings(load(env=env).settings, namespace="a.udit", partitions=PARTITIONS)
+    env = {"TENUTO_KAFKA__BOOTSTRAP": stack.bootstrap, "TENUTO_REDIS__URL": stack.redis_url, **more}
+    settings = run_settings(load(env=env).settings, namespace=namespace, partitions=PARTITIONS)
     options = RunOptions(
         settings, video.app, folder / "samples", folder / "work", start_stack=None,
         record=folder / "log",

@@ -21,9 +21,9 @@ from tenuto.snapshot.audit.log import PartitionLog, RecordedLog, TopicLog
 HOUR_MS = 3_600_000
 
 
-def busy(url: str, features: Any = video.small, seed: int = 1) -> World:
+def busy(url: str, features: Any = video.small, seed: int = 1, **store: Any) -> World:
     """Some days of events and a read after each batch of them."""
-    rnd, world, now = random.Random(seed), World(url, features), START_MS
+    rnd, world, now = random.Random(seed), World(url, features, **store), START_MS
     for _ in range(25):
         now += rnd.choice([900, 10_000, 60_000, HOUR_MS, 40_000_000])
         for topic in world.records:

@@ -58,7 +58,7 @@ def churning(redis_url: str) -> Clicks:
 def test_with_ever_new_ids_most_of_what_is_stored_is_alive(churning: Clicks) -> None:
     """Ids come at the rate at which a worker's turns come; one look at each key per life of it
     would let as many dead keys stand there as living ones."""
-    sweeper = Sweeper(churning.store)
+    sweeper = Sweeper([churning.store])
     alive_turns, new = 20, 500
     step_ms = GONE_MS // alive_turns
     most = 0
@@ -78,7 +78,7 @@ def test_a_turn_is_one_step_where_nothing_is_dead_and_ends_in_time_where_all_is(
 ) -> None:
     churning.add(20 * STEP_KEYS, T)
     looks = iter(range(1_000))
-    sweeper = Sweeper(churning.store, lambda: float(next(looks)))
+    sweeper = Sweeper([churning.store], lambda: float(next(looks)))
     assert sweeper.turn(T, 60.0) == 0
     assert next(looks) == 1, "it asked for the time once, at its start"
     deleted = sweeper.turn(T + GONE_MS, 3.0)
@@ -91,7 +91,7 @@ def test_a_whole_round_tells_how_many_entities_there_are_and_what_they_take(
 ) -> None:
     churning.add(5_000, T)
     before: int = churning.store.client.info("memory")["used_memory"]
-    sweeper = Sweeper(churning.store)
+    sweeper = Sweeper([churning.store])
     while not sweeper.held:
         sweeper.turn(T, 0.0)
     held = sweeper.held["item"]

@@ -132,12 +132,12 @@ def test_a_gap_that_a_start_meets_is_declared_when_its_first_record_is_read(
         assert await again.start_positions({P0}) == {P0: 500}
         await again.take(log.batch(500, 900))
         await again.flush()
-        entry = again.progress.entries[P0]
+        (entry,) = again.progress.entries[P0]
         assert (entry.origin, entry.origin_arrival, entry.next) == (900, UNKNOWN_ARRIVAL, 900)
         log.values += Logged(50, 2).values
         await again.take(log.batch(900, 950))
         await again.flush()
-        assert again.progress.entries[P0].origin_arrival == START_MS + 40 * 900
+        assert again.progress.entries[P0][0].origin_arrival == START_MS + 40 * 900
 
     asyncio.run(passed())
 

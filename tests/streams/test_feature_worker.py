@@ -13,6 +13,7 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry
 
+from tenuto.features.buckets import Buckets
 from tenuto.features.layout import Layout
 from tenuto.features.rules import TimeRules
 from tenuto.features.schema import FeatureSet
@@ -93,7 +94,8 @@ class Logged:
         self.letters.update(refusal.offset for refusal in refusals)
 
 
-def worker(store: Store, log: Any) -> FeatureWorker:
+def worker(store: Store | Buckets, log: Any) -> FeatureWorker:
+    store = store if isinstance(store, Buckets) else Buckets([store])
     metrics = FeatureMetrics(CollectorRegistry())
     full = FullStore(metrics.store_full, every_s=0.01)
     progress = FeatureProgress(store, log, {TOPIC: TOPIC}, full)

@@ -1,0 +1,164 @@
+"""A Redis Cluster of a few nodes on loopback, for tests: no replicas, and nothing kept on disk."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tenuto.local.redis import installed_binary
+
+_SLOTS = 16_384
+_WITHIN_S = 20.0
+
+
+class RedisCluster:
+    """Nodes that are up and agree on who has which slots; ``close`` ends them.
+
+    Args:
+        data: a folder of its own.
+        nodes: how many, each with an equal range of slots.
+        options: of every server, such as ``requirepass``.
+    """
+
+    def __init__(self, data: Path, nodes: int = 3, **options: str) -> None:
+        self.ports = [_free_port() for _ in range(nodes)]
+        self._data = data
+        self._options = options
+        self._servers: list[subprocess.Popen[bytes] | None] = [None] * nodes
+        try:
+            for node in range(nodes):
+                self.start(node)
+            self._join()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.ports[0]}"
+
+    def client(self, node: int) -> Any:
+        """A client of one node alone."""
+        password = self._options.get("requirepass")
+        return redis.Redis(port=self.ports[node], password=password, socket_timeout=5.0)
+
+    def start(self, node: int) -> None:
+        """Start a node, empty, with the slots that it had; returns once it answers."""
+        folder = self._data / f"node{node}"
+        folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            "port": str(self.ports[node]),
+            "bind": "127.0.0.1",
+            "dir": str(folder),
+            "save": "",
+            "cluster-enabled": "yes",
+            "cluster-node-timeout": "1000",
+            # The other nodes go on without it.
+            "cluster-require-full-coverage": "no",
+            "maxmemory-policy": "noeviction",
+            **self._options,
+        }
+        arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+        with (folder / "log").open("ab") as log:
+            self._servers[node] = subprocess.Popen(
+                [installed_binary(), *arguments], stdout=log, stderr=log
+            )
+        _until(lambda: bool(self.client(node).ping()), f"node {node} answers")
+
+    def kill(self, node: int) -> None:
+        """SIGKILL: whatever it held is gone."""
+        server = self._servers[node]
+        assert server is not None, "it runs"
+        server.kill()
+        server.wait()
+        self._servers[node] = None
+
+    def is_whole(self) -> bool:
+        """Whether all nodes say that every slot has a node which is up."""
+        for node in range(len(self.ports)):
+            info = _text(self.client(node).execute_command("CLUSTER", "INFO"))
+            if "cluster_state:ok" not in info or f"cluster_slots_ok:{_SLOTS}" not in info:
+                return False
+        return True
+
+    def wait_whole(self) -> None:
+        _until(self.is_whole, "all nodes agree")
+
+    def node_of(self, slot: int) -> int:
+        """Which node has a slot, by equal ranges."""
+        return next(n for n, (first, last) in enumerate(self._ranges()) if first <= slot <= last)
+
+    def move(self, slot: int, to: int) -> None:
+        """Move a slot and its keys to another node, as ``redis-cli --cluster reshard`` does."""
+        ids = [_text(self.client(n).execute_command("CLUSTER", "MYID")) for n in self._nodes()]
+        at = self.node_of(slot)
+        source, target = self.client(at), self.client(to)
+        target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[at])
+        source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to])
+        password = self._options.get("requirepass")
+        auth = ["AUTH", password] if password else []
+        while keys := source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.execute_command(
+                "MIGRATE", "127.0.0.1", self.ports[to], "", 0, 5_000, *auth, "KEYS", *keys
+            )
+        for node in (to, at, *self._nodes()):
+            self.client(node).execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[to])
+
+    def close(self) -> None:
+        for server in self._servers:
+            if server is not None:
+                server.kill()
+                server.wait()
+
+    def _nodes(self) -> range:
+        return range(len(self.ports))
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        n = len(self.ports)
+        edges = [_SLOTS * at // n for at in range(n + 1)]
+        return [(low, high - 1) for low, high in pairwise(edges)]
+
+    def _join(self) -> None:
+        for node, (first, last) in enumerate(self._ranges()):
+            client = self.client(node)
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", node + 1)
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for port in self.ports[1:]:
+            self.client(0).execute_command("CLUSTER", "MEET", "127.0.0.1", port)
+        self.wait_whole()
+
+
+def _free_port() -> int:
+    """A port that is free together with its bus's, which is 10,000 higher."""
+    while True:
+        with socket.socket() as one, socket.socket() as bus:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+            try:
+                bus.bind(("127.0.0.1", port + 10_000))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+def _until(is_so: Any, what: str) -> None:
+    deadline_s = time.monotonic() + _WITHIN_S
+    while True:
+        try:
+            if is_so():
+                return
+        except redis.RedisError:
+            pass
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"redis cluster: {what}: not within {_WITHIN_S:.0f} s")
+        time.sleep(0.02)
+
+
+def _text(answer: Any) -> str:
+    return answer.decode() if isinstance(answer, bytes) else str(answer)

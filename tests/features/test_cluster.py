@@ -1,0 +1,249 @@
+"""Buckets on a real Redis Cluster of three nodes: written, read, moved, lost, and made whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from feature_world import START_MS, World
+from redis_cluster import RedisCluster
+from test_audit_features import busy
+from test_feature_buckets import P0, state
+from test_feature_worker import Logged, read_all, worker
+
+from tenuto.features.bucket_keys import cluster_slot
+from tenuto.features.buckets import Buckets
+from tenuto.features.client import AsyncFeatureClient, FeatureClient, StoreUnavailableError
+from tenuto.features.connection import RedisConnection
+from tenuto.features.matrix import State
+from tenuto.features.progress import BucketCountError
+from tenuto.features.reader import Reader, Request
+from tenuto.features.rules import TimeRules
+from tenuto.features.schema import FeatureSet
+from tenuto.features.topology import Topology
+from tenuto.presets import video
+
+FEATURES = FeatureSet.of(video.small, TimeRules())
+ITEMS = [f"i{at}" for at in range(300)]
+AS_OF = START_MS + 40 * 6_000
+BUCKETS = 6
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    made = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def cluster(servers: RedisCluster) -> RedisCluster:
+    """The nodes, all there and empty."""
+    for node in range(3):
+        servers.client(node).flushall()
+    return servers
+
+
+def connect(cluster: RedisCluster, name: str = "", buckets: int = BUCKETS) -> Buckets:
+    connection = RedisConnection(url=cluster.url, cluster=True, buckets=buckets)
+    return Buckets.connect(connection, FEATURES.layout, 1, name)
+
+
+def client_of(cluster: RedisCluster, buckets: int = BUCKETS) -> FeatureClient:
+    return FeatureClient(cluster.url, Reader(FEATURES, 1, buckets=buckets), cluster=True)
+
+
+def read(client: FeatureClient, items: list[str] = ITEMS) -> Any:
+    return client.read(Request("r", "u1", "q", AS_OF), items, timeout_ms=5_000)
+
+
+def rebuilding(matrix: Any) -> list[bool]:
+    """Of items, of which only clicks are read here; empty where none is."""
+    found = (matrix.state("item_clicks_1h") == State.REBUILDING).tolist()
+    return found if any(found) else []
+
+
+def slots(buckets: Buckets) -> list[int]:
+    return [cluster_slot(store.prefix.decode()) for store in buckets.stores]
+
+
+@pytest.fixture
+def plain(redis_url: str) -> dict[bytes, Any]:
+    """The state of the log in one bucket of one Redis."""
+    one = Buckets.connect(RedisConnection(url=redis_url), FEATURES.layout, 1, "plain")
+    log = Logged(6_000, 1)
+    asyncio.run(read_all(worker(one, log), log))
+    return state(one)
+
+
+def test_what_three_nodes_have_together_is_the_state_of_one(
+    cluster: RedisCluster, plain: dict[bytes, Any]
+) -> None:
+    buckets, log = connect(cluster), Logged(6_000, 1)
+    asyncio.run(read_all(worker(buckets, log), log))
+    assert state(buckets) == plain
+    sizes = [cluster.client(node).dbsize() for node in range(3)]
+    assert min(sizes) > 0.7 * max(sizes), "every node has its part"
+    assert buckets.check().policy == "noeviction"
+
+
+def test_a_read_asks_every_node_and_is_equal_bit_for_bit(cluster: RedisCluster) -> None:
+    world = busy(cluster.url, buckets=BUCKETS, cluster=True)
+    findings = world.audit()
+    assert findings.clean, findings.table()
+    assert findings.checked["values"] == 25 * 3 * len(world.features.columns)
+    assert world.audit_state().clean
+
+
+async def test_an_asynchronous_read_is_the_same(cluster: RedisCluster) -> None:
+    buckets, log = connect(cluster), Logged(2_000, 1)
+    await read_all(worker(buckets, log), log)
+    client = AsyncFeatureClient(cluster.url, Reader(FEATURES, 1, buckets=BUCKETS), cluster=True)
+    request = Request("r", "u1", "q", AS_OF)
+    found = await client.read(request, ITEMS, timeout_ms=5_000)
+    same = await asyncio.to_thread(read, client_of(cluster))
+    assert found.values.tobytes() == same.values.tobytes()
+    assert found.stamp.read == same.stamp.read == tuple(range(BUCKETS))
+    await client.aclose()
+
+
+def test_one_bucket_may_be_in_a_cluster_too(cluster: RedisCluster, plain: dict[bytes, Any]) -> None:
+    buckets, log = connect(cluster, buckets=1), Logged(6_000, 1)
+    asyncio.run(read_all(worker(buckets, log), log))
+    assert state(buckets) == plain
+    assert read(client_of(cluster, 1)).stamp.buckets == 1
+
+
+def test_a_reader_of_another_number_of_buckets_is_told(cluster: RedisCluster) -> None:
+    World(cluster.url, video.small, buckets=BUCKETS, cluster=True)
+    with pytest.raises(BucketCountError, match="kept in 6 buckets"):
+        read(client_of(cluster, 2))
+
+
+def test_a_slot_that_moves_is_followed_by_writers_and_readers(
+    cluster: RedisCluster, plain: dict[bytes, Any]
+) -> None:
+    buckets, log, client = connect(cluster), Logged(6_000, 1), client_of(cluster)
+    (slot, *_) = slots(buckets)
+    before = cluster.node_of(slot)
+
+    async def disturb(taken: int) -> None:
+        if taken == 5:
+            await asyncio.to_thread(read, client)
+            await asyncio.to_thread(cluster.move, slot, (before + 1) % 3)
+
+    try:
+        asyncio.run(read_all(worker(buckets, log), log, disturb))
+        assert state(buckets) == plain
+        matrix = read(client)
+        assert matrix.stamp.read == tuple(range(BUCKETS))
+        assert not rebuilding(matrix)
+        assert cluster.client(before).execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) == 0
+    finally:
+        _move_back(cluster, slot, (before + 1) % 3, before)
+
+
+def _move_back(cluster: RedisCluster, slot: int, at: int, to: int) -> None:
+    for node in range(3):
+        cluster.client(node).flushall()
+    own = cluster.client(to).execute_command("CLUSTER", "MYID").decode()
+    for node in (to, at, *range(3)):
+        cluster.client(node).execute_command("CLUSTER", "SETSLOT", slot, "NODE", own)
+    cluster.wait_whole()
+
+
+def test_a_node_killed_and_come_back_empty_is_rebuilt_alone(
+    cluster: RedisCluster, plain: dict[bytes, Any]
+) -> None:
+    buckets, log, client = connect(cluster), Logged(6_000, 1), client_of(cluster)
+    lost = [b for b, slot in enumerate(slots(buckets)) if cluster.node_of(slot) == 1]
+    assert 0 < len(lost) < BUCKETS
+
+    async def lose() -> None:
+        made = worker(buckets, log)
+        await read_all(made, log)
+        whole = await asyncio.to_thread(read, client)
+        assert not rebuilding(whole)
+        await asyncio.to_thread(cluster.kill, 1)
+        with pytest.raises(StoreUnavailableError):
+            await asyncio.to_thread(read, client)
+        await asyncio.to_thread(cluster.start, 1)
+        await asyncio.to_thread(cluster.wait_whole)
+        _check_states(await asyncio.to_thread(read, client), client.reader, set(lost))
+        await made.watch()
+        standing = [entry.next for entry in made.progress.entries[P0]]
+        assert standing == [0 if b in lost else 6_000 for b in range(BUCKETS)]
+        while (batch := log.fetch()) is not None:
+            await made.take(batch)
+        await made.flush()
+        again = await asyncio.to_thread(read, client)
+        assert again.values.tobytes() == whole.values.tobytes()
+        assert again.states.tobytes() == whole.states.tobytes()
+
+    asyncio.run(lose())
+    assert state(buckets) == plain
+
+
+def _check_states(matrix: Any, reader: Reader, lost: set[int]) -> None:
+    """Items of the lost buckets are rebuilding, and no others."""
+    plan = reader.plan(Request("r", "u1", "q", AS_OF), ITEMS, {})
+    assert plan.bucket_of is not None
+    view, places = next(span for span in plan.spans if span[0].entity.name == "item")
+    of_item = [int(plan.bucket_of[at or 0]) for at in places]
+    assert view.entity.name == "item"
+    assert rebuilding(matrix) == [bucket in lost for bucket in of_item]
+
+
+def test_a_worker_outlives_a_node_that_is_away_for_a_moment(
+    cluster: RedisCluster, plain: dict[bytes, Any]
+) -> None:
+    """Connection refused is asked again; what the node had is rebuilt."""
+    buckets, log = connect(cluster), Logged(6_000, 1)
+
+    async def disturb(taken: int) -> None:
+        if taken == 5:
+            await asyncio.to_thread(cluster.kill, 2)
+            await asyncio.to_thread(cluster.start, 2)
+
+    asyncio.run(read_all(worker(buckets, log), log, disturb))
+    assert state(buckets) == plain
+
+
+def test_a_cluster_with_a_password_is_reached_with_it(tmp_path: Any) -> None:
+    servers = RedisCluster(tmp_path, 3, requirepass="secret")
+    try:
+        connection = RedisConnection(url=servers.url, cluster=True, buckets=3, password="secret")
+        buckets = Buckets.connect(connection, FEATURES.layout, 1)
+        log = Logged(500, 1)
+        asyncio.run(read_all(worker(buckets, log), log))
+        reader = Reader(FEATURES, 1, buckets=3)
+        right = FeatureClient(servers.url, reader, cluster=True, **connection.options())
+        assert read(right).stamp.read == (0, 1, 2)
+        wrong = FeatureClient(servers.url, reader, cluster=True)
+        with pytest.raises(StoreUnavailableError, match=r"(?i)auth"):
+            read(wrong)
+        without = Buckets.connect(
+            RedisConnection(url=servers.url, cluster=True), FEATURES.layout, 1
+        )
+        with pytest.raises(redis.RedisError, match=r"(?i)auth"):
+            without.check()
+    finally:
+        servers.close()
+
+
+# What a cluster says of itself, without one.
+
+
+def test_a_slot_is_where_the_cluster_says() -> None:
+    topology = Topology(("seed", 1))
+    assert topology.addresses() == [("seed", 1)]
+    topology.learn([[0, 5, [b"a", 7000, b"id"], [b"r", 7009, b"id"]], [6, 9, [b"", 7001, b"x"]]],
+                   ("asked", 1))  # fmt: skip
+    assert [topology.node(slot) for slot in (0, 5, 6)] == [("a", 7000)] * 2 + [("asked", 7001)]
+    assert topology.addresses() == [("a", 7000), ("asked", 7001), ("seed", 1)]
+    with pytest.raises(redis.ConnectionError, match="no node of the cluster has slot 10"):
+        topology.node(10)
+    assert not topology.is_known
