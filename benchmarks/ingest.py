@@ -66,9 +66,9 @@ def _counts(bench: Bench, stack: LocalStack, *, peers: bool) -> None:
     bench.delivers(OURS, "items and users, windows readable in Redis at any moment; exactly once")
     if peers:
         for peer, size in {
-            "faust": bench.size(10_000, 4_000),
-            "quix": bench.size(30_000, 8_000),
-            "bytewax": bench.size(150_000, 40_000),
+            "faust": bench.size(6_000, 4_000),
+            "quix": bench.size(20_000, 8_000),
+            "bytewax": bench.size(50_000, 40_000),
         }.items():
             sides[peer] = _peer(bench, stack, peer, log, size)
         if os.environ.get("FLINK_KAFKA_JAR"):
