@@ -154,7 +154,8 @@ class AsyncNodes:
         try:
             distinct = list(dict.fromkeys(nodes))
             answers = await asyncio.gather(*map(ask, distinct))
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):
+            # Silent, or too late for the caller's deadline: has it moved?
             self._topology.forget()
             raise
         of_node = {address: iter(found) for address, found in zip(distinct, answers, strict=True)}

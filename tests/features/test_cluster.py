@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import redis
 from feature_world import START_MS, World
 from redis_cluster import RedisCluster
+from secure_servers import has_tls, make_certificates
 from test_audit_features import busy
 from test_feature_buckets import P0, state
 from test_feature_worker import Logged, read_all, worker
@@ -24,12 +27,18 @@ from tenuto.features.reader import Reader, Request
 from tenuto.features.rules import TimeRules
 from tenuto.features.schema import FeatureSet
 from tenuto.features.topology import Topology
+from tenuto.local.redis import installed_binary
 from tenuto.presets import video
 
 FEATURES = FeatureSet.of(video.small, TimeRules())
 ITEMS = [f"i{at}" for at in range(300)]
 AS_OF = START_MS + 40 * 6_000
 BUCKETS = 6
+# As docs/production.md says.
+RIGHTS = {
+    "worker": "~{tenuto.* +@all -@dangerous +info",
+    "ranker": "~{tenuto.* +@read +@connection +cluster|slots",
+}
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +241,110 @@ def test_a_cluster_with_a_password_is_reached_with_it(tmp_path: Any) -> None:
             without.check()
     finally:
         servers.close()
+
+
+@pytest.mark.stack
+async def test_users_with_the_rights_of_the_docs_reach_a_cluster_over_tls(tmp_path: Any) -> None:
+    if not has_tls(installed_binary()):
+        pytest.skip("the redis-server on PATH has no TLS")
+    certificates = make_certificates(tmp_path)
+    servers = RedisCluster(tmp_path / "nodes", 3, certificates)
+    try:
+        for node in range(3):
+            for name, rights in RIGHTS.items():
+                servers.client(node).execute_command(
+                    "ACL", "SETUSER", name, "on", f">{name}", *rights.split()
+                )
+        worker_s, ranker_s = (
+            RedisConnection(
+                url=servers.url, cluster=True, buckets=3, ssl_ca_certs=certificates.ca,
+                username=name, password=name,
+            )
+            for name in RIGHTS
+        )  # fmt: skip
+        buckets = Buckets.connect(worker_s, FEATURES.layout, 1)
+        await read_all(worker(buckets, log := Logged(500, 1)), log)
+        reader = Reader(FEATURES, 1, buckets=3)
+        client = FeatureClient(servers.url, reader, cluster=True, **ranker_s.options())
+        same = AsyncFeatureClient(servers.url, reader, cluster=True, **ranker_s.options())
+        found = await asyncio.to_thread(read, client)
+        assert found.stamp.read == (0, 1, 2)
+        again = await same.read(Request("r", "u1", "q", AS_OF), ITEMS, timeout_ms=5_000)
+        assert again.values.tobytes() == found.values.tobytes()
+        await same.aclose()
+    finally:
+        servers.close()
+
+
+def test_a_node_without_memory_holds_a_batch_up_and_doubles_nothing(
+    cluster: RedisCluster, plain: dict[bytes, Any]
+) -> None:
+    buckets, log = connect(cluster), Logged(6_000, 1)
+    full = cluster.client(1)
+
+    async def disturb(taken: int) -> None:
+        if taken == 5:
+            full.config_set("maxmemory", 1)
+            asyncio.get_running_loop().call_later(0.2, full.config_set, "maxmemory", 0)
+
+    try:
+        asyncio.run(read_all(worker(buckets, log), log, disturb))
+    finally:
+        full.config_set("maxmemory", 0)
+    assert log.generation == 0, "nothing was read again"
+    assert state(buckets) == plain
+
+
+def test_two_workers_on_a_cluster_count_every_record_once(
+    cluster: RedisCluster, plain: dict[bytes, Any]
+) -> None:
+    logs = [Logged(6_000, 1), Logged(6_000, 1)]
+    logs[1].sizes = random.Random(2)
+
+    async def both() -> None:
+        await asyncio.gather(*(read_all(worker(connect(cluster), log), log) for log in logs))
+
+    asyncio.run(both())
+    assert state(connect(cluster)) == plain
+
+
+@pytest.mark.parametrize("last", [1, 2, 4, 7])
+def test_a_worker_killed_between_two_nodes_loses_and_doubles_nothing(
+    cluster: RedisCluster, plain: dict[bytes, Any], last: int
+) -> None:
+    """It has sent to some nodes, and has heard of none or of some."""
+    died, log = connect(cluster), Logged(6_000, 1)
+    calls = 0
+
+    def dying(send: Any, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > last:
+            raise redis.ConnectionError("killed here")
+        return send(*arguments)
+
+    async def begin() -> None:
+        made = worker(died, log)
+        await made.start_positions({P0})
+        for store in died.stores:
+            send = store._apply.send
+            store._apply.send = partial(dying, send)  # type: ignore[method-assign]
+        await made.take(log.batch(0, 2_500))
+        with pytest.raises(redis.ConnectionError):
+            await made.flush()
+
+    asyncio.run(begin())
+    asyncio.run(read_all(worker(connect(cluster), log), log))
+    assert state(connect(cluster)) == plain
+
+
+def test_a_redis_that_is_no_cluster_says_so(redis_url: str) -> None:
+    client = FeatureClient(redis_url, Reader(FEATURES, 1), cluster=True)
+    with pytest.raises(StoreUnavailableError, match="cluster support disabled"):
+        read(client, ["i1"])
+    one = Buckets.connect(RedisConnection(url=redis_url, cluster=True), FEATURES.layout, 1)
+    with pytest.raises(redis.ResponseError, match="cluster support disabled"):
+        one.check()
 
 
 # What a cluster says of itself, without one.
