@@ -117,8 +117,8 @@ def test_a_section_that_is_a_value_is_refused() -> None:
         ("[redis]\nbuckets = 0\n", "redis.buckets (tenuto.toml): 0: expected `int` >= 1"),
         ("[redis]\nbuckets = 9999\n", "redis.buckets (tenuto.toml): 9999: expected `int` <= 1024"),
         (
-            "[redis]\ncluster = true\nurl = 'unix:///s'\n",
-            "redis.url (tenuto.toml): 'unix:///s': must b",
+            "[redis]\ncluster = true\nurl = 'unix://h/s'\n",
+            "redis.url (tenuto.toml): 'unix://h/s': must",
         ),
         (
             "[redis]\ncluster = true\nurl = 'redis://h:1/2'\n",
