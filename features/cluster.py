@@ -79,6 +79,7 @@ class Cluster:
                 # It answers, and means it.
                 raise
             except redis.RedisError as error:
+                self._topology.doubt((host, port))
                 failed = error
             finally:
                 pool.disconnect()
@@ -133,6 +134,9 @@ class AsyncNodes:
         for address in self._topology.addresses():
             try:
                 answer = await self._client(address).execute_command("CLUSTER", "SLOTS")
+            except asyncio.CancelledError:
+                self._topology.doubt(address)
+                raise
             except redis.ConnectionError as error:
                 failed = error
                 continue

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,18 @@ class RedisCluster:
         server.kill()
         server.wait()
         self._servers[node] = None
+
+    @contextmanager
+    def frozen(self, node: int) -> Iterator[None]:
+        """A node that keeps its connections and answers nothing."""
+        server = self._servers[node]
+        assert server is not None, "it runs"
+        server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            server.send_signal(signal.SIGCONT)
+            self.wait_whole()
 
     def is_whole(self) -> bool:
         """Whether all nodes say that every slot has a node which is up."""

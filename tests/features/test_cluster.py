@@ -19,13 +19,19 @@ from test_feature_worker import Logged, read_all, worker
 
 from tenuto.features.bucket_keys import cluster_slot
 from tenuto.features.buckets import Buckets
-from tenuto.features.client import AsyncFeatureClient, FeatureClient, StoreUnavailableError
+from tenuto.features.client import (
+    AsyncFeatureClient,
+    DeadlineExceededError,
+    FeatureClient,
+    StoreUnavailableError,
+)
 from tenuto.features.connection import RedisConnection
 from tenuto.features.matrix import State
 from tenuto.features.progress import BucketCountError
 from tenuto.features.reader import Reader, Request
 from tenuto.features.rules import TimeRules
 from tenuto.features.schema import FeatureSet
+from tenuto.features.store import StoreError
 from tenuto.features.topology import Topology
 from tenuto.local.redis import installed_binary
 from tenuto.presets import video
@@ -295,6 +301,41 @@ def test_a_node_without_memory_holds_a_batch_up_and_doubles_nothing(
     assert state(buckets) == plain
 
 
+def test_a_node_that_may_evict_is_named(cluster: RedisCluster) -> None:
+    buckets, client = connect(cluster), cluster.client(1)
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(StoreError, match=f"127.0.0.1:{cluster.ports[1]}: redis: maxmemory"):
+            buckets.check()
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.parametrize("kind", [FeatureClient, AsyncFeatureClient])
+async def test_a_silent_node_is_not_asked_first_for_ever(cluster: RedisCluster, kind: Any) -> None:
+    """One deadline passes; then another node says who has what."""
+    names = ("a", "b", "c", "d", "e", "f", "g", "h")
+    name = next(n for n in names if cluster.node_of(slots(connect(cluster, n, 1))[0]) == 2)
+    await read_all(worker(connect(cluster, name, 1), log := Logged(100, 1)), log)
+    client = kind(cluster.url, Reader(FEATURES, 1, name), cluster=True)
+
+    async def answers(timeout_ms: float) -> bool:
+        request = Request("r", "u1", "q", AS_OF)
+        asked = partial(client.read, request, ITEMS, timeout_ms=timeout_ms)
+        try:
+            await (asked() if kind is AsyncFeatureClient else asyncio.to_thread(asked))
+        except DeadlineExceededError:
+            return False
+        return True
+
+    assert await answers(5_000)
+    topology = (client._nodes if kind is AsyncFeatureClient else client._connections)._topology
+    with cluster.frozen(0):
+        assert topology.addresses()[0] == ("127.0.0.1", cluster.ports[0])
+        topology.forget()
+        assert [await answers(400) for _ in range(3)] == [False, True, True]
+
+
 def test_two_workers_on_a_cluster_count_every_record_once(
     cluster: RedisCluster, plain: dict[bytes, Any]
 ) -> None:
@@ -357,6 +398,8 @@ def test_a_slot_is_where_the_cluster_says() -> None:
                    ("asked", 1))  # fmt: skip
     assert [topology.node(slot) for slot in (0, 5, 6)] == [("a", 7000)] * 2 + [("asked", 7001)]
     assert topology.addresses() == [("a", 7000), ("asked", 7001), ("seed", 1)]
+    topology.doubt(("a", 7000))
+    assert topology.addresses()[-1] == ("a", 7000)
     with pytest.raises(redis.ConnectionError, match="no node of the cluster has slot 10"):
         topology.node(10)
     assert not topology.is_known
