@@ -20,7 +20,7 @@ from tenuto.features.cluster import Cluster
 from tenuto.features.connection import RedisConnection
 from tenuto.features.layout import Layout
 from tenuto.features.progress import NO_ARRIVAL, Entry
-from tenuto.features.store import Elsewhere, Health, PreparedBatch, Slot, Store
+from tenuto.features.store import Elsewhere, Health, PreparedBatch, Slot, Store, StoreError
 from tenuto.features.topology import Address
 
 T = TypeVar("T")
@@ -138,7 +138,17 @@ class Buckets:
 
     def check(self) -> Health:
         """As ``Store.check``, of every Redis; the health of the fullest one."""
-        return max((store.check() for store in self._one_of_each_redis()), key=_fullness)
+        if self._cluster is None:
+            return self.stores[0].check()
+        found = []
+        for lane in self._by_redis(list(enumerate(self.stores))):
+            bucket, store = lane[0]
+            try:
+                found.append(store.check())
+            except StoreError as error:
+                host, port = self._cluster.node(self._slots[bucket])
+                raise StoreError(f"{host}:{port}: {error}") from error
+        return max(found, key=_fullness)
 
     def entries(self, slots: Sequence[Slot]) -> list[list[Entry | None]]:
         """Where several partitions stand: bucket by bucket, for each of them.
@@ -242,10 +252,6 @@ class Buckets:
         else:
             blobs = [store.client.get(store.progress_key) for store in self.stores]
         return list(zip(self.stores, blobs, strict=True))
-
-    def _one_of_each_redis(self) -> list[Store]:
-        every = list(enumerate(self.stores))
-        return [lane[0][1] for lane in self._by_redis(every)]
 
     def _by_redis(self, of_buckets: Sequence[tuple[int, T]]) -> list[list[tuple[int, T]]]:
         """What belongs to buckets, by the Redis that they are on."""

@@ -79,6 +79,7 @@ class Cluster:
                 # It answers, and means it.
                 raise
             except redis.RedisError as error:
+                self._topology.doubt((host, port))
                 failed = error
             finally:
                 pool.disconnect()
@@ -133,6 +134,9 @@ class AsyncNodes:
         for address in self._topology.addresses():
             try:
                 answer = await self._client(address).execute_command("CLUSTER", "SLOTS")
+            except asyncio.CancelledError:
+                self._topology.doubt(address)
+                raise
             except redis.ConnectionError as error:
                 failed = error
                 continue
@@ -154,7 +158,8 @@ class AsyncNodes:
         try:
             distinct = list(dict.fromkeys(nodes))
             answers = await asyncio.gather(*map(ask, distinct))
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):
+            # Silent, or too late for the caller's deadline: has it moved?
             self._topology.forget()
             raise
         of_node = {address: iter(found) for address, found in zip(distinct, answers, strict=True)}

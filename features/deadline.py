@@ -139,6 +139,7 @@ class ClusterConnections:
                 answer = line.ask(deadline_s, "CLUSTER", "SLOTS")
             except (TimeoutError, redis.TimeoutError):
                 line.close()
+                self._topology.doubt(address)
                 raise
             except (OSError, redis.RedisError, hiredis.HiredisError) as error:
                 line.close()

@@ -23,12 +23,17 @@ class Topology:
     def __init__(self, seed: Address) -> None:
         self.is_known = False
         self._seed = seed
+        self._silent: set[Address] = set()
         self._ranges: list[tuple[int, int, Address]] = []
 
     def addresses(self) -> list[Address]:
         """Whom to ask, in this order."""
-        known = [address for _, _, address in self._ranges]
-        return list(dict.fromkeys([*known, self._seed]))
+        known = dict.fromkeys([*(address for _, _, address in self._ranges), self._seed])
+        return sorted(known, key=self._silent.__contains__)
+
+    def doubt(self, address: Address) -> None:
+        """A node did not answer in time: the others are asked before it."""
+        self._silent.add(address)
 
     def learn(self, answer: Sequence[Sequence[Any]], asked: Address) -> None:
         """Take what a node has answered."""
@@ -38,6 +43,7 @@ class Topology:
             # A node that does not know its own name is where it was asked.
             ranges.append((int(first), int(last), (name or asked[0], int(port))))
         self._ranges = ranges
+        self._silent.discard(asked)
         self.is_known = True
 
     def forget(self) -> None:

@@ -145,12 +145,16 @@ class Context:
         client = settings.client()
         try:
             client.ping()
+            if settings.cluster:
+                settings.nodes().node(0)
         except redis.AuthenticationError as error:
             raise InputError(
                 f"{where}: wants another user or password: see redis.username and redis.password"
             ) from error
         except NoPermissionError as error:
             raise InputError(f"{where}: {error}: see redis.username") from error
+        except redis.ResponseError as error:
+            raise InputError(f"{where}: {error}: see redis.cluster") from error
         except redis.RedisError as error:
             untrusted = error.__context__
             if isinstance(untrusted, ssl.SSLCertVerificationError):

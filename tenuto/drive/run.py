@@ -185,7 +185,10 @@ class Run:
         stack = self._exit.enter_context(local.start(kind, kafka_home=home))
         self.stack = stack
         kafka = msgspec.structs.replace(self.settings.kafka, bootstrap=stack.bootstrap)
-        connection = msgspec.structs.replace(self.settings.redis, url=stack.redis_url)
+        # A stack's own Redis is no cluster; the buckets may be as many.
+        connection = msgspec.structs.replace(
+            self.settings.redis, url=stack.redis_url, cluster=False
+        )
         return msgspec.structs.replace(self.settings, kafka=kafka, redis=connection)
 
     @property

@@ -75,11 +75,12 @@ def begin_anew(settings: Settings, env: Mapping[str, str]) -> None:
     """
     from fault_app import app
 
-    from tenuto.features.store import Store
+    from tenuto.features.buckets import Buckets
 
     features = app.feature_set(settings.time.rules())
-    client = settings.redis.client()
-    store = Store(client, features.layout, settings.kafka.partitions, settings.namespace)
+    store = Buckets.connect(
+        settings.redis, features.layout, settings.kafka.partitions, settings.namespace
+    )
     with Topics(settings.kafka) as admin:
         names = {name: admin.incarnation(f"{settings.namespace}.{name}") for name in
                  store.layout.topics}  # fmt: skip
@@ -91,7 +92,8 @@ def begin_anew(settings: Settings, env: Mapping[str, str]) -> None:
     try:
         while not all(
             entry is not None and entry.incarnation == names[slot.topic]
-            for slot, entry in zip(slots, store.entries(slots), strict=True)
+            for slot, entries in zip(slots, store.entries(slots), strict=True)
+            for entry in entries
         ):
             if time.monotonic() > deadline:
                 raise TimeoutError("--reset: Redis still belongs to the old log")

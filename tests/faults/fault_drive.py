@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import redis
 
+from tenuto.features.buckets import Buckets
 from tenuto.features.client import FeatureClient, StoreUnavailableError
 from tenuto.features.deadline import DeadlineExceededError
 from tenuto.features.progress import PartitionCountError
-from tenuto.features.store import Store
 from tenuto.features.sums import AsOfTooOldError
 from tenuto.streams.outbox import Outbox
 
@@ -101,7 +101,7 @@ class WatchedOutbox:
 class PatientStore:
     """The driver's view of Redis's positions; at a loose boundary it says that all is read."""
 
-    inner: Store
+    inner: Buckets
     clock: Clock
     is_loose: Callable[[], bool]
     first: bool = True

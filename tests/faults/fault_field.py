@@ -18,7 +18,7 @@ from fault_servers import Servers
 from kafka import KafkaConsumer, TopicPartition
 
 from tenuto.drive.run import TRAINER, Run
-from tenuto.features.store import Store
+from tenuto.features.buckets import Buckets
 
 NAMES = {"features": "features", "join": "join-default", "sink": "sink-default", "train": TRAINER}
 COMMANDS = {"features": ["worker", "features"], "join": ["worker", "join"]}
@@ -39,7 +39,7 @@ class Field:
     schedule: Schedule
     servers: Servers
     run: Run
-    store: Store
+    store: Buckets
     outbox: WatchedOutbox
     clock: Clock
     folder: Path

@@ -79,6 +79,16 @@ BOUNDED = [
         Fault("transactions", at=0.7, number=20),
         stack="kafka",
     ),
+    fixed(
+        9,
+        Fault("kill", "applying", 0.25, "features"),
+        Fault("redis emptied", "applying", 0.4),
+        Fault("redis older", at=0.6),
+        Fault("kill", "record", 0.75, "features"),
+        workers={"features": 2, "join": 1},
+        loose=0.3,
+        buckets=3,
+    ),
 ]
 """Those of ``make test``: together every part of the suite."""
 

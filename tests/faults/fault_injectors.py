@@ -67,8 +67,16 @@ def _leave(field: Field, name: str) -> None:
     field.signal(field.run.workers.pid(name), signal.SIGTERM)
 
 
+_FORGET = "for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do redis.call('DEL', key) end"
+
+
 def redis_emptied(field: Field, fault: Fault) -> None:
     field.hurt("redis")
+    if field.schedule.buckets > 1 and fault.target != "all":
+        # As a node of a cluster that has come back empty: one bucket is lost, and no other.
+        store = field.store.stores[-1]
+        field.redis.eval(_FORGET, 0, store.prefix)
+        return
     field.redis.flushall()
 
 
@@ -164,11 +172,11 @@ def broker_killed(field: Field, fault: Fault) -> None:
 
 def script_fails(field: Field, fault: Fault) -> None:
     """What a script reads first is of another type or length: it fails before it has written."""
-    store, client = field.store, field.redis
-    key = store.progress_key
-    if fault.number in SPOILS_AN_ENTITY:
-        view = next(v for v in store.layout.views if v.entity == TRAFFIC)
-        key = store.prefix + entity_key(view, ())
+    client = field.redis
+    view = next(v for v in field.store.layout.views if v.entity == TRAFFIC)
+    traffic = entity_key(view, ())
+    store = field.store.store_of(traffic)
+    key = store.prefix + traffic if fault.number in SPOILS_AN_ENTITY else store.progress_key
     # Atomic, so that nothing is written between.
     with client.pipeline(transaction=True) as at_once:
         try:

@@ -66,6 +66,7 @@ def settings_of(schedule: Schedule, servers: Servers) -> Settings:
         "TENUTO_APP": f"{module}:{'live' if schedule.mode == 'live' else 'app'}",
         "TENUTO_KAFKA__BOOTSTRAP": servers.bootstrap,
         "TENUTO_REDIS__URL": servers.redis_url,
+        "TENUTO_REDIS__BUCKETS": str(schedule.buckets),
         "TENUTO_TIME__LATENESS": lateness,
         "TENUTO_TIME__SNAPSHOT_LATENESS": lateness,
         "TENUTO_SINK__SNAPSHOTS_PER_FILE": "40",

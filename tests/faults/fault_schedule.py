@@ -58,6 +58,7 @@ class Schedule:
         entities_per_chunk: of the feature workers' scripts: few make many chunks.
         persist: whether Redis keeps an append-only file.
         overlap: every so many records the joiner writes one in overlapping parts; 0 for none.
+        buckets: how many the state is kept in.
         mutant: the planted bug, if any.
     """
 
@@ -74,6 +75,7 @@ class Schedule:
     entities_per_chunk: int
     persist: bool = False
     overlap: int = 0
+    buckets: int = 1
     mutant: str = ""
     faults: list[Fault] = field(default_factory=list)
 
@@ -82,6 +84,7 @@ class Schedule:
         more = " train" if self.trains else ""
         more += f" loose={self.loose:g}" if self.loose else ""
         more += f" overlap={self.overlap}" if self.overlap else ""
+        more += f" buckets={self.buckets}" if self.buckets > 1 else ""
         more += f" mutant={self.mutant}" if self.mutant else ""
         faults = "; ".join(map(str, self.faults)) or "no fault"
         return (
@@ -182,6 +185,7 @@ def schedule(seed: int, number: int, stacks: Sequence[Stack]) -> Schedule:
         persist="redis truncated" in names,
         overlap=rnd.choice([0, 0, 3]),
         faults=sorted(faults, key=lambda fault: fault.at),
+        buckets=rnd.choice([1, 1, 3, 8]),
     )
 
 
@@ -201,6 +205,8 @@ def _fault(rnd: random.Random, kind: str, *, trains: bool, live: bool) -> Fault:
         number = rnd.randrange(1, 120)
     elif kind == "script fails":
         number = rnd.randrange(4)
+    elif kind == "redis emptied":
+        target = rnd.choice(["", "all"])
     elif kind == "redis truncated":
         number = rnd.randrange(1, 4_000)
     elif kind in ("duplicates", "repeats", "transactions"):

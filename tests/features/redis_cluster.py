@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import redis
+from secure_servers import Certificates
 
 from tenuto.local.redis import installed_binary
 
@@ -23,12 +27,20 @@ class RedisCluster:
     Args:
         data: a folder of its own.
         nodes: how many, each with an equal range of slots.
+        certificates: for nodes that speak TLS alone, to each other too.
         options: of every server, such as ``requirepass``.
     """
 
-    def __init__(self, data: Path, nodes: int = 3, **options: str) -> None:
+    def __init__(
+        self,
+        data: Path,
+        nodes: int = 3,
+        certificates: Certificates | None = None,
+        **options: str,
+    ) -> None:
         self.ports = [_free_port() for _ in range(nodes)]
         self._data = data
+        self._tls = certificates
         self._options = options
         self._servers: list[subprocess.Popen[bytes] | None] = [None] * nodes
         try:
@@ -41,12 +53,15 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.ports[0]}"
+        return f"redis{'s' if self._tls else ''}://127.0.0.1:{self.ports[0]}"
 
     def client(self, node: int) -> Any:
         """A client of one node alone."""
         password = self._options.get("requirepass")
-        return redis.Redis(port=self.ports[node], password=password, socket_timeout=5.0)
+        tls = {"ssl": True, "ssl_ca_certs": self._tls.ca} if self._tls else {}
+        return redis.Redis(
+            host="127.0.0.1", port=self.ports[node], password=password, socket_timeout=5.0, **tls
+        )
 
     def start(self, node: int) -> None:
         """Start a node, empty, with the slots that it had; returns once it answers."""
@@ -64,6 +79,16 @@ class RedisCluster:
             "maxmemory-policy": "noeviction",
             **self._options,
         }
+        if self._tls is not None:
+            options |= {
+                "port": "0",
+                "tls-port": str(self.ports[node]),
+                "tls-cluster": "yes",
+                "tls-auth-clients": "no",
+                "tls-cert-file": self._tls.certificate("server"),
+                "tls-key-file": self._tls.key("server"),
+                "tls-ca-cert-file": self._tls.ca,
+            }
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         with (folder / "log").open("ab") as log:
             self._servers[node] = subprocess.Popen(
@@ -78,6 +103,18 @@ class RedisCluster:
         server.kill()
         server.wait()
         self._servers[node] = None
+
+    @contextmanager
+    def frozen(self, node: int) -> Iterator[None]:
+        """A node that keeps its connections and answers nothing."""
+        server = self._servers[node]
+        assert server is not None, "it runs"
+        server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            server.send_signal(signal.SIGCONT)
+            self.wait_whole()
 
     def is_whole(self) -> bool:
         """Whether all nodes say that every slot has a node which is up."""

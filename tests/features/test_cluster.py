@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import redis
 from feature_world import START_MS, World
 from redis_cluster import RedisCluster
+from secure_servers import has_tls, make_certificates
 from test_audit_features import busy
 from test_feature_buckets import P0, state
 from test_feature_worker import Logged, read_all, worker
 
 from tenuto.features.bucket_keys import cluster_slot
 from tenuto.features.buckets import Buckets
-from tenuto.features.client import AsyncFeatureClient, FeatureClient, StoreUnavailableError
+from tenuto.features.client import (
+    AsyncFeatureClient,
+    DeadlineExceededError,
+    FeatureClient,
+    StoreUnavailableError,
+)
 from tenuto.features.connection import RedisConnection
 from tenuto.features.matrix import State
 from tenuto.features.progress import BucketCountError
 from tenuto.features.reader import Reader, Request
 from tenuto.features.rules import TimeRules
 from tenuto.features.schema import FeatureSet
+from tenuto.features.store import StoreError
 from tenuto.features.topology import Topology
+from tenuto.local.redis import installed_binary
 from tenuto.presets import video
 
 FEATURES = FeatureSet.of(video.small, TimeRules())
 ITEMS = [f"i{at}" for at in range(300)]
 AS_OF = START_MS + 40 * 6_000
 BUCKETS = 6
+# As docs/production.md says.
+RIGHTS = {
+    "worker": "~{tenuto.* +@all -@dangerous +info",
+    "ranker": "~{tenuto.* +@read +@connection +cluster|slots",
+}
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +249,145 @@ def test_a_cluster_with_a_password_is_reached_with_it(tmp_path: Any) -> None:
         servers.close()
 
 
+@pytest.mark.stack
+async def test_users_with_the_rights_of_the_docs_reach_a_cluster_over_tls(tmp_path: Any) -> None:
+    if not has_tls(installed_binary()):
+        pytest.skip("the redis-server on PATH has no TLS")
+    certificates = make_certificates(tmp_path)
+    servers = RedisCluster(tmp_path / "nodes", 3, certificates)
+    try:
+        for node in range(3):
+            for name, rights in RIGHTS.items():
+                servers.client(node).execute_command(
+                    "ACL", "SETUSER", name, "on", f">{name}", *rights.split()
+                )
+        worker_s, ranker_s = (
+            RedisConnection(
+                url=servers.url, cluster=True, buckets=3, ssl_ca_certs=certificates.ca,
+                username=name, password=name,
+            )
+            for name in RIGHTS
+        )  # fmt: skip
+        buckets = Buckets.connect(worker_s, FEATURES.layout, 1)
+        await read_all(worker(buckets, log := Logged(500, 1)), log)
+        reader = Reader(FEATURES, 1, buckets=3)
+        client = FeatureClient(servers.url, reader, cluster=True, **ranker_s.options())
+        same = AsyncFeatureClient(servers.url, reader, cluster=True, **ranker_s.options())
+        found = await asyncio.to_thread(read, client)
+        assert found.stamp.read == (0, 1, 2)
+        again = await same.read(Request("r", "u1", "q", AS_OF), ITEMS, timeout_ms=5_000)
+        assert again.values.tobytes() == found.values.tobytes()
+        await same.aclose()
+    finally:
+        servers.close()
+
+
+def test_a_node_without_memory_holds_a_batch_up_and_doubles_nothing(
+    cluster: RedisCluster, plain: dict[bytes, Any]
+) -> None:
+    buckets, log = connect(cluster), Logged(6_000, 1)
+    full = cluster.client(1)
+
+    async def disturb(taken: int) -> None:
+        if taken == 5:
+            full.config_set("maxmemory", 1)
+            asyncio.get_running_loop().call_later(0.2, full.config_set, "maxmemory", 0)
+
+    try:
+        asyncio.run(read_all(worker(buckets, log), log, disturb))
+    finally:
+        full.config_set("maxmemory", 0)
+    assert log.generation == 0, "nothing was read again"
+    assert state(buckets) == plain
+
+
+def test_a_node_that_may_evict_is_named(cluster: RedisCluster) -> None:
+    buckets, client = connect(cluster), cluster.client(1)
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(StoreError, match=f"127.0.0.1:{cluster.ports[1]}: redis: maxmemory"):
+            buckets.check()
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.parametrize("kind", [FeatureClient, AsyncFeatureClient])
+async def test_a_silent_node_is_not_asked_first_for_ever(cluster: RedisCluster, kind: Any) -> None:
+    """One deadline passes; then another node says who has what."""
+    names = ("a", "b", "c", "d", "e", "f", "g", "h")
+    name = next(n for n in names if cluster.node_of(slots(connect(cluster, n, 1))[0]) == 2)
+    await read_all(worker(connect(cluster, name, 1), log := Logged(100, 1)), log)
+    client = kind(cluster.url, Reader(FEATURES, 1, name), cluster=True)
+
+    async def answers(timeout_ms: float) -> bool:
+        request = Request("r", "u1", "q", AS_OF)
+        asked = partial(client.read, request, ITEMS, timeout_ms=timeout_ms)
+        try:
+            await (asked() if kind is AsyncFeatureClient else asyncio.to_thread(asked))
+        except DeadlineExceededError:
+            return False
+        return True
+
+    assert await answers(5_000)
+    topology = (client._nodes if kind is AsyncFeatureClient else client._connections)._topology
+    with cluster.frozen(0):
+        assert topology.addresses()[0] == ("127.0.0.1", cluster.ports[0])
+        topology.forget()
+        assert [await answers(400) for _ in range(3)] == [False, True, True]
+
+
+def test_two_workers_on_a_cluster_count_every_record_once(
+    cluster: RedisCluster, plain: dict[bytes, Any]
+) -> None:
+    logs = [Logged(6_000, 1), Logged(6_000, 1)]
+    logs[1].sizes = random.Random(2)
+
+    async def both() -> None:
+        await asyncio.gather(*(read_all(worker(connect(cluster), log), log) for log in logs))
+
+    asyncio.run(both())
+    assert state(connect(cluster)) == plain
+
+
+@pytest.mark.parametrize("last", [1, 2, 4, 7])
+def test_a_worker_killed_between_two_nodes_loses_and_doubles_nothing(
+    cluster: RedisCluster, plain: dict[bytes, Any], last: int
+) -> None:
+    """It has sent to some nodes, and has heard of none or of some."""
+    died, log = connect(cluster), Logged(6_000, 1)
+    calls = 0
+
+    def dying(send: Any, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > last:
+            raise redis.ConnectionError("killed here")
+        return send(*arguments)
+
+    async def begin() -> None:
+        made = worker(died, log)
+        await made.start_positions({P0})
+        for store in died.stores:
+            send = store._apply.send
+            store._apply.send = partial(dying, send)  # type: ignore[method-assign]
+        await made.take(log.batch(0, 2_500))
+        with pytest.raises(redis.ConnectionError):
+            await made.flush()
+
+    asyncio.run(begin())
+    asyncio.run(read_all(worker(connect(cluster), log), log))
+    assert state(connect(cluster)) == plain
+
+
+def test_a_redis_that_is_no_cluster_says_so(redis_url: str) -> None:
+    client = FeatureClient(redis_url, Reader(FEATURES, 1), cluster=True)
+    with pytest.raises(StoreUnavailableError, match="cluster support disabled"):
+        read(client, ["i1"])
+    one = Buckets.connect(RedisConnection(url=redis_url, cluster=True), FEATURES.layout, 1)
+    with pytest.raises(redis.ResponseError, match="cluster support disabled"):
+        one.check()
+
+
 # What a cluster says of itself, without one.
 
 
@@ -244,6 +398,8 @@ def test_a_slot_is_where_the_cluster_says() -> None:
                    ("asked", 1))  # fmt: skip
     assert [topology.node(slot) for slot in (0, 5, 6)] == [("a", 7000)] * 2 + [("asked", 7001)]
     assert topology.addresses() == [("a", 7000), ("asked", 7001), ("seed", 1)]
+    topology.doubt(("a", 7000))
+    assert topology.addresses()[-1] == ("a", 7000)
     with pytest.raises(redis.ConnectionError, match="no node of the cluster has slot 10"):
         topology.node(10)
     assert not topology.is_known

@@ -133,7 +133,8 @@ def snapshot(n: int, layout: str = "0" * 12) -> dict[str, Any]:
         "values": np.arange(4, dtype="<f4").tobytes(), "states": bytes(4), "layout": layout,
         "log": {
             "topics": ["plays"], "partitions": 1, "incarnations": b"x" * 16, "origin": [0],
-            "next": [7], "batches": [[0, 9, 4, 1]],
+            "next": [7], "batches": [[0, 9, 4, 1]], "buckets": 3, "read": [0, 2],
+            "differing": [[2, 0, 0, 9, 0, 0, 0]],
         },
         "v": 1, "positions": [0, 5], "context": {"author": "x", "recall": [0.5, None]},
         "scores": {"score": np.arange(2, dtype="<f4").tobytes()}, "policy": "p", "slice": "",

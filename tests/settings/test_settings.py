@@ -114,6 +114,16 @@ def test_a_section_that_is_a_value_is_refused() -> None:
         ("[workers]\nsession_timeout_s = nan\n", "workers.session_timeout_s (tenuto.toml): nan: "),
         ("[capture]\nsample_rate = 0.0\n", "capture.sample_rate (tenuto.toml): 0.0: expected"),
         ("[redis]\nurl = 'localhost:6379'\n", "redis.url (tenuto.toml): 'localhost:6379': must be"),
+        ("[redis]\nbuckets = 0\n", "redis.buckets (tenuto.toml): 0: expected `int` >= 1"),
+        ("[redis]\nbuckets = 9999\n", "redis.buckets (tenuto.toml): 9999: expected `int` <= 1024"),
+        (
+            "[redis]\ncluster = true\nurl = 'unix://h/s'\n",
+            "redis.url (tenuto.toml): 'unix://h/s': must",
+        ),
+        (
+            "[redis]\ncluster = true\nurl = 'redis://h:1/2'\n",
+            "redis.url (tenuto.toml): 'redis://h:1/2': m",
+        ),
         ("[redis]\nurl = 'redis://h:x'\n", "redis.url (tenuto.toml): 'redis://h:x': its port"),
         ("[redis]\nssl_ca_certs = 'ca.pem'\n", "redis.ssl_ca_certs (tenuto.toml): 'ca.pem': needs"),
         ("[stack]\nkind = 'docker'\n", "stack.kind (tenuto.toml): 'docker': must be"),

