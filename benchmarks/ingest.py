@@ -24,6 +24,7 @@ from tenuto.local import LocalStack
 
 TITLE = "Ingest: Kafka → windowed counts"
 FLINK_PARTITIONS = 4
+_WHOLE_S = 500
 PEERS = {
     "faust": "hopping table (5 min / 10 s) in memory and a changelog; at least once",
     "quix": "hopping window in RocksDB and a changelog; exactly once; tells closed windows only",
@@ -45,17 +46,23 @@ def run(bench: Bench) -> None:
 
 
 def _counts(bench: Bench, stack: LocalStack, *, peers: bool) -> None:
-    log = World(bench.size(1_500_000, 300_000), actions=False).log()
+    size = bench.size(1_500_000, 300_000)
+    log = World(size, actions=False).log()
+    # Ours enters a log at the first event that a window can still need: it must need all of them.
+    dense = World(size, actions=False, per_s=size // _WHOLE_S).log()
     ours = Deployment(stack, "counts")
-    ours.publish(log.records)
+    ours.publish(dense.records)
+    bench.note(
+        f"{OURS} reads the same events {size // _WHOLE_S / World(0).per_s:g}× as dense in time"
+    )
 
     def caught_up(workers: int) -> Figures:
-        figures = ours.catch_up(log.total, workers)
-        recent = int(inside(log, "5m").sum())
+        figures = ours.catch_up(dense.total, workers)
+        recent = int(inside(dense, "5m").sum())
         for counter in (apps.item.impressions, apps.user.impressions):
             bench.check(
                 f"sum of {counter.entity.name} impressions over 5m",
-                ours.total_of(counter, "5m", log.last_ts_ms), recent,
+                ours.total_of(counter, "5m", dense.last_ts_ms), recent,
             )  # fmt: skip
         return {**figures, **ours.sizes()}
 
@@ -65,17 +72,17 @@ def _counts(bench: Bench, stack: LocalStack, *, peers: bool) -> None:
     }
     bench.delivers(OURS, "items and users, windows readable in Redis at any moment; exactly once")
     if peers:
-        for peer, size in {
+        for peer, events in {
             "faust": bench.size(6_000, 4_000),
             "quix": bench.size(20_000, 8_000),
             "bytewax": bench.size(50_000, 40_000),
         }.items():
-            sides[peer] = _peer(bench, stack, peer, log, size)
+            sides[peer] = _peer(bench, stack, peer, log, events)
         if os.environ.get("FLINK_KAFKA_JAR"):
             whole = len(log.ts_ms)
             for side, sink, sizes in (
-                ("flink", "blackhole", (whole // 5, whole)),
-                ("flink-redis", "redis", (whole // 30, whole // 6)),
+                ("flink", "blackhole", (whole // 10, whole // 2)),
+                ("flink-redis", "redis", (whole // 30, whole // 10)),
             ):
                 sides[side] = _flink(bench, stack, side, sink, sizes, log)
         else:
