@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from dying_scripts import Dying
 from feature_world import START_MS, World
 from redis_cluster import RedisCluster
 from secure_servers import has_tls, make_certificates
@@ -353,28 +354,18 @@ def test_two_workers_on_a_cluster_count_every_record_once(
 def test_a_worker_killed_between_two_nodes_loses_and_doubles_nothing(
     cluster: RedisCluster, plain: dict[bytes, Any], last: int
 ) -> None:
-    """It has sent to some nodes, and has heard of none or of some."""
+    """Some nodes have all of their chunks of it, some a part."""
     died, log = connect(cluster), Logged(6_000, 1)
-    calls = 0
-
-    def dying(send: Any, *arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > last:
-            raise redis.ConnectionError("killed here")
-        return send(*arguments)
 
     async def begin() -> None:
         made = worker(died, log)
         await made.start_positions({P0})
-        for store in died.stores:
-            send = store._apply.send
-            store._apply.send = partial(dying, send)  # type: ignore[method-assign]
         await made.take(log.batch(0, 2_500))
         with pytest.raises(redis.ConnectionError):
             await made.flush()
 
-    asyncio.run(begin())
+    with Dying(died.stores, last):
+        asyncio.run(begin())
     asyncio.run(read_all(worker(connect(cluster), log), log))
     assert state(connect(cluster)) == plain
 

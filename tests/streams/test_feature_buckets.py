@@ -6,11 +6,11 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 import redis
+from dying_scripts import Dying
 from test_feature_recovery import DUMP, P0, RESTORE, Expiring
 from test_feature_worker import TOPIC, Logged, read_all, worker
 
@@ -88,16 +88,6 @@ def test_a_worker_killed_between_two_buckets_is_followed_by_one_that_loses_and_d
     make: Make, plain: dict[bytes, Any], last: int
 ) -> None:
     buckets, log = make("killed"), Logged(6_000, 1)
-    left = last
-
-    def dying(run: Any, calls: list[Any], *rest: Any) -> None:
-        nonlocal left
-        made = calls[:left]
-        del calls[: len(made)]
-        left -= len(made)
-        run(made, *rest)
-        if calls:
-            raise redis.ConnectionError("killed here")
 
     async def begin() -> None:
         died = worker(buckets, log)
@@ -106,12 +96,8 @@ def test_a_worker_killed_between_two_buckets_is_followed_by_one_that_loses_and_d
         with pytest.raises(redis.ConnectionError):
             await died.flush()
 
-    runs = [store._apply.run for store in buckets.stores]
-    for store, run in zip(buckets.stores, runs, strict=True):
-        store._apply.run = partial(dying, run)  # type: ignore[method-assign]
-    asyncio.run(begin())
-    for store, run in zip(buckets.stores, runs, strict=True):
-        store._apply.run = run  # type: ignore[method-assign]
+    with Dying(buckets.stores, last):
+        asyncio.run(begin())
     assert len({(entry.next, entry.done) for entry in stand(buckets)}) > 1
     asyncio.run(read_all(worker(buckets, log), log))
     assert state(buckets) == plain

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 from cut_proxy import CutProxy
+from dying_scripts import Dying
 from prometheus_client import CollectorRegistry
 from test_feature_worker import LIFE, START_MS, TOPIC, Logged, read_all, state, worker
 
@@ -160,14 +161,7 @@ def test_a_batch_in_progress_that_a_gap_cuts_adds_nothing_twice(
 ) -> None:
     """What was applied of it counts its records beyond the gap already."""
     store, log = make_store("cut"), Expiring(3_000, 1)
-    died, run, calls = worker(store, log), store._apply, 0
-
-    def dying(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > 3:
-            raise redis.ConnectionError("killed here")
-        return run(*arguments)
+    died = worker(store, log)
 
     async def begin_batch() -> None:
         await died.start_positions({P0})
@@ -175,9 +169,8 @@ def test_a_batch_in_progress_that_a_gap_cuts_adds_nothing_twice(
         with pytest.raises(redis.ConnectionError):
             await died.flush()
 
-    store._apply = dying  # type: ignore[assignment]
-    asyncio.run(begin_batch())
-    store._apply = run
+    with Dying([store], 3):
+        asyncio.run(begin_batch())
     entry = store.entry(store.slot(TOPIC, 0))
     assert entry is not None
     assert entry.done == 3
@@ -358,16 +351,19 @@ def test_a_redis_that_is_full_in_the_middle_of_a_batch_has_whole_chunks_or_none(
 ) -> None:
     """A chunk that is refused has written nothing: memory is asked for before its first write."""
     store, log = make_store("middle"), Logged(3_000, 1)
-    run, calls, states = store._apply, 0, []
+    run = store._apply.run
+    states: list[dict[bytes, Any]] = []
 
-    def filling(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            full(True)
-            states.append(state(store))
+    def filling(calls: list[Any], *rest: Any) -> None:
+        if states:
+            return run(calls, *rest)
+        made = calls[:2]
+        del calls[:2]
+        run(made, *rest)
+        full(True)
+        states.append(state(store))
         try:
-            return run(*arguments)
+            run(calls, *rest)
         except redis.ResponseError:
             states.append(state(store))
             full(False)
@@ -379,7 +375,7 @@ def test_a_redis_that_is_full_in_the_middle_of_a_batch_has_whole_chunks_or_none(
         await made.take(log.batch(0, 3_000))
         await made.flush()
 
-    store._apply = filling  # type: ignore[assignment]
+    store._apply.run = filling  # type: ignore[method-assign]
     asyncio.run(filled())
     assert len(states) == 2
     assert states[0] == states[1]

@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 import pytest
 import redis
+from dying_scripts import Dying
 from prometheus_client import CollectorRegistry
 
 from tenuto.features.buckets import Buckets
@@ -192,15 +193,7 @@ def test_a_batch_that_a_dead_worker_began_is_finished_by_the_next(
     redis_url: str, layout: Layout, plain: dict[bytes, Any]
 ) -> None:
     store, log = Store(redis.Redis.from_url(redis_url), layout, 1, "begun"), Logged(6_000, 1)
-    died, run = worker(store, log), store._apply
-    calls = 0
-
-    def dying(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > 3:
-            raise redis.ConnectionError("killed here")
-        return run(*arguments)
+    died = worker(store, log)
 
     async def begin() -> None:
         await died.start_positions({TP(TOPIC, 0)})
@@ -208,8 +201,7 @@ def test_a_batch_that_a_dead_worker_began_is_finished_by_the_next(
         with pytest.raises(redis.ConnectionError):
             await died.flush()
 
-    store._apply = dying  # type: ignore[assignment]
-    asyncio.run(begin())
-    store._apply = run
+    with Dying([store], 3):
+        asyncio.run(begin())
     asyncio.run(read_all(worker(store, log), log))
     assert state(store) == plain
