@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -23,6 +24,8 @@ from tenuto.streams.partitions import partition_of
 
 _TICK_S = 0.02
 _LEAD_MS = 1_000
+# So much is made before, and sent again and again: what is made takes some 5 kB an event.
+_LAP_S = 15.0
 
 
 class Pace:
@@ -31,7 +34,8 @@ class Pace:
     Args:
         deployment: whose topics.
         per_s: records a second.
-        seconds: the longest that it will be open; the events are made before.
+        seconds: the longest that it will be open; within the lateness that events are allowed, for
+            they are made before.
     """
 
     def __init__(self, deployment: Deployment, per_s: float, seconds: float) -> None:
@@ -80,15 +84,18 @@ async def _send(asked: dict[str, object], world: World) -> None:
     )  # fmt: skip
     times = np.array([row[0] for row in rows])
     homes = partition_of([row[2].decode() for row in rows], partitions).tolist()
+    # A look at all of these objects takes a second, in which nothing would be sent.
+    gc.freeze()
     async with AIOKafkaProducer(
         bootstrap_servers=asked["bootstrap"], linger_ms=0, max_batch_size=1_000_000
     ) as producer:
         print("ready", flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
         began_s, at = time.time(), 0
-        first_ms = int(times[0])
-        while at < len(rows):
-            now_s = time.time()
+        first_ms, end_s = int(times[0]), time.time() + float(str(asked["seconds"]))
+        while (now_s := time.time()) < end_s:
+            if at == len(rows):
+                began_s, at = now_s, 0
             end = int(np.searchsorted(times, first_ms + (now_s - began_s) * 1_000, "right"))
             stamp_ms, due = int(now_s * 1_000), defaultdict(list)
             for number in range(at, end):
@@ -106,7 +113,7 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     per_s = float(asked["per_s"])
     world = World(
-        round(per_s * asked["seconds"]),
+        round(per_s * min(asked["seconds"], _LAP_S)),
         per_s=round(per_s),
         start_ms=int(time.time() * 1_000) + _LEAD_MS,
     )
