@@ -24,6 +24,9 @@ MAX_KEY_BYTES = 256
 MAX_TEXT_BYTES = 2_048
 # Room for the letter's own key and headers, and for the batch around it.
 OVERHEAD_BYTES = 8_192
+# Letters that are on their way together. More would wait for each other in the producer, each of
+# them woken whenever there is room for some.
+_AT_ONCE = 1_000
 # What is kept of a letter that the broker finds too large in spite of what was configured.
 _LAST_RESORT_BYTES = 4_096
 
@@ -119,8 +122,9 @@ class DeadLetterWriter:
     """Writes refused records to the dead-letters topic, before progress moves past them.
 
     Args:
-        producer: a started ``AIOKafkaProducer`` with ``enable_idempotence`` (so all replicas
-            acknowledge) and a ``max_request_size`` of at least ``max_message_bytes``.
+        producer: a started ``AIOKafkaProducer`` with ``acks="all"``, without idempotence (nothing
+            could follow upon a letter that is too large) and with a ``max_request_size`` of at
+            least ``max_message_bytes``.
         topic: of the dead letters, namespace included.
         max_message_bytes: what that topic allows (its ``max.message.bytes``).
 
@@ -147,15 +151,29 @@ class DeadLetterWriter:
             aiokafka.errors.KafkaError: some were not acknowledged; progress must not move.
             ValueError: the topic does not even allow a few kilobytes.
         """
-        too_large = await self._write(refusals, self._max_value_bytes)
-        # The topic allows less than it was said to. A record must not stop the stream for that.
-        if too_large and await self._write(too_large, _LAST_RESORT_BYTES):
+        whole = self._max_value_bytes
+        too_large = await self._write(refusals, whole, _AT_ONCE)
+        # The topic allows less than it was said to, which holds for what is sent together as for
+        # one record. A record must not stop the stream for that.
+        too_large = await self._write(too_large, whole, 1)
+        if await self._write(too_large, _LAST_RESORT_BYTES, 1):
             raise ValueError(
                 f"{self._topic}: refuses even {_LAST_RESORT_BYTES} bytes: raise max.message.bytes"
             )
 
-    async def _write(self, refusals: Sequence[Refusal], max_value_bytes: int) -> list[Refusal]:
+    async def _write(
+        self, refusals: Sequence[Refusal], max_value_bytes: int, at_once: int
+    ) -> list[Refusal]:
         """The refusals whose letters were too large; of the others all are acknowledged."""
+        too_large = []
+        for at in range(0, len(refusals), at_once):
+            some = refusals[at : at + at_once]
+            too_large += await self._write_together(some, max_value_bytes)
+        return too_large
+
+    async def _write_together(
+        self, refusals: Sequence[Refusal], max_value_bytes: int
+    ) -> list[Refusal]:
         # Reading letters needs no aiokafka.
         from aiokafka.errors import MessageSizeTooLargeError
 

@@ -41,6 +41,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self._expected: dict[TP, int] = {}
         self._seeks = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._fetcher: Any = None
+        self._wanting = False
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -79,6 +81,19 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         """What has arrived for the partitions that are active then, at most one batch for each."""
         consumer = self._ensure_consumer()
         fetcher = consumer._fetcher
+        if fetcher is not self._fetcher:
+            self._fetcher = fetcher
+            self._ask_when_wanted(fetcher)
+        self._wanting = True
+        fetcher._notify(fetcher._wait_consume_future)
+        try:
+            return await self._fetch(consumer, fetcher, active, timeout)
+        finally:
+            self._wanting = False
+
+    async def _fetch(
+        self, consumer: Any, fetcher: Any, active: set[Any], timeout: float
+    ) -> list[Batch]:
         deadline = self.thread_loop.time() + timeout
         while self.consumer.flow_active:
             if consumer._closed or fetcher._closed:
@@ -99,6 +114,22 @@ class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             elif not self._waiter.cancelled():
                 self._waiter.result()
         return []
+
+    def _ask_when_wanted(self, fetcher: Any) -> None:
+        """Let aiokafka send a fetch only while one is waited for here and nothing is there to take.
+
+        By itself it asks ahead: what waits in its memory is as old as a round over all partitions
+        takes. After 0.1 s it even asks for those partitions alone of which nothing waits. Then the
+        broker has nothing to answer and holds the fetch for its whole time, and as a node answers
+        one fetch at a time, the busy partitions are read twice a second from then on.
+        """
+        actions = fetcher._get_actions_per_node
+
+        def wanted(assignment: Any) -> Any:
+            fetches, *others = actions(assignment)
+            return fetches if self._wanting else [], *others
+
+        fetcher._get_actions_per_node = wanted
 
     async def _take(self, fetcher: Any, active: frozenset[Any]) -> list[Batch]:
         assignment = fetcher._subscriptions.subscription.assignment

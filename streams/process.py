@@ -42,6 +42,11 @@ class Broker:
     live: bool = True
 
 
+# A flood of refused records is written in batches of this size: by aiokafka's own, each of 16 kB
+# would wait for the one before it.
+_BATCH_BYTES = 256 * 1_024
+
+
 class Connections:
     """A worker's own producer and its view of the log, opened when it is first asked for
     positions, and so before any batch."""
@@ -71,8 +76,9 @@ class Connections:
         # Not idempotent: each record is awaited before the next, and a double is harmless to
         # whoever reads dead letters (by origin) and samples (by interval).
         producer = AIOKafkaProducer(
-            **broker.connection.aiokafka(), acks="all", max_request_size=most
-        )
+            **broker.connection.aiokafka(), acks="all", max_request_size=most,
+            max_batch_size=min(most, _BATCH_BYTES),
+        )  # fmt: skip
         await producer.start()
         await self.log.start()
         self._dead_letters = DeadLetterWriter(

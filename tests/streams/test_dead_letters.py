@@ -84,7 +84,7 @@ def test_a_record_without_the_headers_is_no_dead_letter() -> None:
 @pytest.fixture
 async def producer(bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
     async with AIOKafkaProducer(
-        bootstrap_servers=bootstrap, enable_idempotence=True, max_request_size=2**21
+        bootstrap_servers=bootstrap, acks="all", max_request_size=2**21
     ) as started:
         yield started
 
@@ -109,6 +109,31 @@ async def test_letters_are_acknowledged_before_write_returns(
     assert found["ns.clicks", 2].truncated_from_bytes == TOO_MUCH
     assert found["ns.plays", 3].key is None
     assert (writer.written, writer.truncated) == (4, 1)
+
+
+@pytest.mark.stack
+async def test_a_flood_of_refused_records_is_written(
+    producer: AIOKafkaProducer, bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    writer = DeadLetterWriter(producer, topic, max_message_bytes=MAX_BYTES)
+    # As many as one fetch brings: aiokafka gave up when it was told of all at once.
+    await writer.write([refusal(at, b"x" * 250) for at in range(20_000)])
+    assert writer.written == 20_000
+    assert sum(1 for _ in read(options(bootstrap), topic)) == 20_000
+
+
+@pytest.mark.stack
+async def test_letters_that_are_too_large_only_together_are_whole(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic(max_message_bytes="16384")
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=2**18) as large:
+        writer = DeadLetterWriter(large, topic, max_message_bytes=MAX_BYTES)
+        await writer.write([refusal(at, b"x" * 5_000) for at in range(30)])
+    found = sorted(read(options(bootstrap), topic), key=lambda dead: dead.offset)
+    assert [(dead.offset, len(dead.value)) for dead in found] == [(at, 5_000) for at in range(30)]
+    assert (writer.written, writer.truncated) == (30, 0)
 
 
 @pytest.mark.stack
