@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _SAMPLE_BUCKETS = 1 << 32
 _RETRY_AFTER_S = 0.1
+# How long an exit waits for the thread, which a resolver or a driver may hold.
+_THREAD_ENDS_S = 5.0
 REASONS = ("buffer_full", "oversized", "expired", "unsent", "closed")
 
 
@@ -312,7 +314,7 @@ class _Process:
                 self._weigh(-len(self._queue.pop().value))
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_THREAD_ENDS_S)
         return left
 
     def _weigh(self, more_bytes: int) -> None:

@@ -6,6 +6,9 @@ and a typed error. It knows topics, keys and bytes; what a record says is its ca
 
 from __future__ import annotations
 
+# Resolving a name imports this at the first time. A fork meanwhile leaves a child whose module is
+# half made or locked for good, so it is imported before anything connects.
+import encodings.idna  # noqa: F401
 import os
 import threading
 import time
@@ -366,8 +369,16 @@ class _Client:
             raise SendError(f"records failed since the last flush, the first: {failure}")
 
     def close(self) -> None:
-        if self._producer is not None:
-            self._producer.close(timeout=1)
+        producer = self._producer
+        if producer is None:
+            return
+        try:
+            producer.close(timeout=1)
+        except KafkaTimeoutError:
+            # It stops closing where something is left: that is to fail, and its thread to end.
+            producer._sender.force_close()
+            producer._sender.join(1)
+            producer._closed = True
 
     def abandon(self) -> None:
         """Make a parent's producer inert in this child, also at exit and when collected."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ from tenuto.settings import Settings, environment
 from tenuto.snapshot.audit.findings import Findings
 from tenuto.snapshot.audit.recording import write_recording
 from tenuto.streams.dead_letters import count_by_reason, read
-from tenuto.streams.outbox import Outbox
+from tenuto.streams.outbox import Outbox, SendError
 from tenuto.streams.topic_names import TopicNames
 from tenuto.streams.topics import Topics as TopicAdmin
 from tenuto.topic_plan import topic_plan
@@ -118,7 +118,12 @@ class Run:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            # Nobody waits for what was sent; and after an interrupt in the middle of a send
+            # kafka-python may wait for it in vain.
+            with suppress(SendError, TimeoutError):
+                self.outbox.close(0.0)
         self._exit.close()
 
     def _start(self) -> None:

@@ -93,8 +93,8 @@ class WatchedOutbox:
         # A broker that was killed can take a minute to come back on a busy machine.
         self.inner.flush(max(timeout_s, PATIENCE_S))
 
-    def close(self) -> None:
-        self.inner.close()
+    def close(self, timeout_s: float = PATIENCE_S) -> None:
+        self.inner.close(timeout_s)
 
 
 @dataclass

@@ -245,3 +245,25 @@ def test_parent_and_children_of_a_fork_capture_and_every_snapshot_arrives_once(
     expected = [f"rparent-{n}" for n in range(60)]
     expected += [f"r{child}-{n}" for child in range(3) for n in range(30)]
     assert ids(records_of(bootstrap, topic)) == sorted(expected)
+
+
+CONNECTING = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from test_capture import Counted, snapshot
+
+known = set(sys.modules)
+counted = Counted(sys.argv[1], sys.argv[2])
+assert counted.capture.send(snapshot(1))
+counted.capture.close(20)
+print(int(counted.captured), sorted(set(sys.modules) - known))
+"""
+
+
+@pytest.mark.stack
+def test_connecting_and_sending_import_nothing_that_a_fork_meanwhile_would_leave_half_imported(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    command = [sys.executable, "-c", CONNECTING, bootstrap, make_topic(), os.path.dirname(__file__)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.stdout.strip() == "1 []", done.stderr

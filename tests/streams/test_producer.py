@@ -215,6 +215,25 @@ def own_stack() -> Iterator[local.LocalStack]:
         yield running
 
 
+def test_what_is_left_when_the_broker_is_gone_fails_at_the_close_and_its_thread_ends() -> None:
+    with local.start("embedded", redis=False) as stack:
+        before = set(threading.enumerate())
+        connection = {"bootstrap_servers": stack.bootstrap}
+        with KafkaAdminClient(**connection) as admin:
+            admin.create_topics([NewTopic("clicks", PARTITIONS, 1)])
+        outbox = Outbox(connection)
+        outbox.connect(["clicks"])
+        stack.kill_broker()
+        sending = outbox.send("clicks", b"{}")
+        with pytest.raises(TimeoutError, match="not acknowledged"):
+            outbox.close(0.1)
+        with pytest.raises(SendError):
+            sending.result(10)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(10)
+        assert set(threading.enumerate()) == before
+
+
 @pytest.mark.stack
 def test_over_an_outage_the_buffer_fills_to_its_bound_and_nothing_taken_is_lost(
     own_stack: local.LocalStack,
