@@ -25,6 +25,7 @@ from tenuto.features.deadline import (
 )
 from tenuto.features.matrix import Matrix
 from tenuto.features.reader import KeyPlan, Reader, Request
+from tenuto.features.turns import Turns
 
 __all__ = [
     "AsyncFeatureClient",
@@ -32,6 +33,10 @@ __all__ = [
     "FeatureClient",
     "StoreUnavailableError",
 ]
+
+
+# Of all threads of the process: what they decode with is one interpreter.
+_decoding = Turns()
 
 
 class FeatureClient:
@@ -74,7 +79,8 @@ class FeatureClient:
         if self.reader.is_empty(plan, values):
             self.reader.check_signs(self._signs(timeout_ms))
         as_of = request.ts_ms if as_of_ms is None else as_of_ms
-        return self.reader.decode(request, candidates, given, as_of, plan, values)
+        with _decoding:
+            return self.reader.decode(request, candidates, given, as_of, plan, values)
 
     def fetch(self, plan: KeyPlan, timeout_ms: float) -> list[bytes | None]:
         """Values of a plan's keys; raises as ``read``."""

@@ -59,7 +59,7 @@ class Ring:
         offset: of its first slot, in bytes; ``slot_bytes`` is the distance of the slots.
         n_sums: how many of the cells are sums; they come first.
         ages: ``ages[h, slot]`` is how many tiles a slot is behind the newest, when that is in slot
-            ``h``; ``(length, length) int64``.
+            ``h``; ``(length, length)``, small integers.
     """
 
     window: Window
@@ -70,7 +70,7 @@ class Ring:
     dtype: np.dtype[Any] = field(init=False)
     slot_bytes: int = field(init=False)
     n_sums: int = field(init=False)
-    ages: NDArray[np.int64] = field(init=False)
+    ages: NDArray[np.int16 | np.int32] = field(init=False)
 
     def __post_init__(self) -> None:
         names = tuple(f"c{i}" for i in range(len(self.cells)))
@@ -80,7 +80,8 @@ class Ring:
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "slot_bytes", int(dtype.itemsize))
         object.__setattr__(self, "n_sums", sum(cell.is_sum for cell in self.cells))
-        slots = np.arange(self.length, dtype=np.int64)
+        small = np.int16 if self.length < 2**15 else np.int32
+        slots: NDArray[Any] = np.arange(self.length).astype(small)
         object.__setattr__(self, "ages", (slots[:, None] - slots) % self.length)
 
     @property
@@ -109,6 +110,9 @@ class View:
     Attributes:
         size: bytes of a stored value.
         longest: index of the ring of the longest window.
+        tile_ms, tiles, lengths: of each ring, ``(rings,) int64``: its tile's length, how many tiles
+            its window has, and how many slots it has.
+        most_ahead: how many tiles its newest may be ahead of a moment that is read.
     """
 
     index: int
@@ -116,6 +120,10 @@ class View:
     rings: tuple[Ring, ...]
     size: int = field(init=False)
     longest: int = field(init=False)
+    tile_ms: NDArray[np.int64] = field(init=False, compare=False)
+    tiles: NDArray[np.int64] = field(init=False, compare=False)
+    lengths: NDArray[np.int64] = field(init=False, compare=False)
+    most_ahead: NDArray[np.int64] = field(init=False, compare=False)
     _places: dict[tuple[Measure, Window], tuple[int, list[int]]] = field(
         init=False, default_factory=dict, compare=False
     )
@@ -124,6 +132,14 @@ class View:
         object.__setattr__(self, "size", self.rings[-1].offset + self.rings[-1].size)
         lengths = [ring.window.length_ms for ring in self.rings]
         object.__setattr__(self, "longest", lengths.index(max(lengths)))
+        of_rings = {
+            "tile_ms": [ring.window.tile_ms for ring in self.rings],
+            "tiles": [ring.window.tiles for ring in self.rings],
+            "lengths": [ring.length for ring in self.rings],
+        }
+        for name, numbers in of_rings.items():
+            object.__setattr__(self, name, np.array(numbers, np.int64))
+        object.__setattr__(self, "most_ahead", self.lengths - self.tiles - 1)
 
     @property
     def header_bytes(self) -> int:

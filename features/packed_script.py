@@ -13,7 +13,8 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-_AHEAD = 1
+# As many as Redis takes from the socket in one piece, about: it runs these one after the other.
+_AHEAD = 3
 
 
 class PackedScript:
@@ -35,8 +36,8 @@ class PackedScript:
     ) -> None:
         """Run it once for each call, in their order; a call leaves the list once it is accepted.
 
-        One call is sent ahead of the reply that is awaited: Redis need not wait for this process
-        to be given its turn, and readers wait for two scripts at most.
+        A few calls are sent ahead of the reply that is awaited: Redis need not wait for this
+        process to be given its turn, and readers wait for these few scripts at most.
 
         Args:
             calls: the number of keys, and keys and arguments, each as ``argument`` makes it.

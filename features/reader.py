@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from tenuto.features.layout import View
 from tenuto.features.matrix import Matrix, Stamp, State, canonical
 from tenuto.features.progress import BucketCountError, unpack_all
 from tenuto.features.schema import FeatureSet
-from tenuto.features.sums import Ints, ViewSums
+from tenuto.features.sums import Ints, Selection, ViewSums
+from tenuto.features.together import Formula, Wanted, formulas
 from tenuto.features.windows import Window
 
 _FRESH, _MISSING, _STALE, _REBUILDING = (np.uint8(state) for state in State)
@@ -100,13 +102,25 @@ class Reader:
             buckets_key(self.layout, namespace).encode(),
         ]
         self._topic_index = {topic: i for i, topic in enumerate(self.layout.topics)}
-        # Each feature with what its state follows from: topics, freshness limit, longest window.
-        self._formed = [
-            (f, [self._topic_index[t] for t in f.topics], f.fresh_within_ms, f.window_ms)
-            for f in features.features
-        ]
+        # Columns are formed one formula after the other, and then put in their order: to assign to
+        # chosen columns NumPy lets other threads go first.
+        self._formulas, order = _side_by_side(formulas(features.features))
+        self._order = np.argsort(order)
+        self._missing = _by_missing_entity(features.features)
+        # Where each formula's sums lie; filled in as they are first read.
+        self._selections: dict[Wanted, Selection] = {}
         # That an entity was never seen follows from all that its longest window counts.
-        self._seen_by = {view.entity: self._seeing(view) for view in self.layout.views}
+        seen_by = {view.entity: self._seeing(view) for view in self.layout.views}
+        # Each feature with what its state follows from: topics, freshness limit and longest
+        # window, of the value itself and of whether its entity was seen.
+        self._formed = []
+        for f in features.features:
+            fed = tuple(self._topic_index[t] for t in f.topics)
+            counter, unseen = f.missing_with, None
+            if counter is not None:
+                seeing, longest_ms = seen_by[counter.entity]
+                unseen = (counter, (seeing, f.fresh_within_ms, longest_ms))
+            self._formed.append((f, (fed, f.fresh_within_ms, f.window_ms), unseen))
 
     def context(self, given: Mapping[str, Any], n: int) -> dict[str, Any]:
         """Check context against its declaration.
@@ -227,35 +241,39 @@ class Reader:
             )
             for view, places in plan.spans
         }
-        read = _Moment(request.ts_ms, sums, context, self.features.contexts)
+        read = _Moment(request.ts_ms, sums, context, self.features.contexts, self._selections)
         formed = np.empty((n, len(self.features.features)))
+        for columns, formula in self._formulas:
+            formed[:, columns] = formula(read)
+        formed = formed.take(self._order, axis=1)
+        for counter, with_it in self._missing:
+            known = read.known(counter)
+            if not known.all():
+                formed = np.where(with_it & ~known[:, None], np.nan, formed)
         # What no bucket of all that were read says, none says alone.
         streams = self._streams(everywhere, as_of_ms)
-        rows = _Rows(plan, lambda at: self._streams(others[at - 1] if at else entries, as_of_ms))
-        column_states = np.zeros(formed.shape if several else formed.shape[1], np.uint8)
-        unseen_states = np.zeros(formed.shape, np.uint8)
-        for index, (feature, fed, fresh_within_ms, window_ms) in enumerate(self._formed):
-            formed[:, index] = self._values(feature, read)
-            state: Any = _state_of(streams, as_of_ms, fed, fresh_within_ms, window_ms)
-            if several and state:
+        state_of = cache(lambda asked: _state_of(streams, as_of_ms, *asked))
+        rows = _Rows(
+            plan, as_of_ms, lambda at: self._streams(others[at - 1] if at else entries, as_of_ms)
+        )
+        states = np.isnan(formed) * _MISSING
+        for index, (feature, asked, unseen) in enumerate(self._formed):
+            # Of several states the highest holds.
+            state: Any = state_of(asked)
+            if state:
                 # Some bucket is behind: which items have a key there?
-                asked = as_of_ms, fed, fresh_within_ms, window_ms
-                state = rows.states(_entities(feature), asked)
-            column_states[..., index] = state
-            counter = feature.missing_with
-            if counter is not None:
-                seeing, longest_ms = self._seen_by[counter.entity]
-                unseen: Any = _state_of(streams, as_of_ms, seeing, fresh_within_ms, longest_ms)
-                if several and unseen:
-                    asked = as_of_ms, seeing, fresh_within_ms, longest_ms
-                    unseen = rows.states(_entities(feature), asked)
-                elif several or unseen <= state:
-                    continue
-                unseen_states[:, index] = ~read.known(counter) * unseen
+                found = rows.states(_entities(feature), asked) if several else state
+                states[:, index] = np.maximum(states[:, index], found)
+            if unseen is None:
+                continue
+            counter, asked = unseen
+            unseen_state: Any = state_of(asked)
+            if unseen_state and (several or unseen_state > state):
+                if several:
+                    unseen_state = rows.states(_entities(feature), asked)
+                found = ~read.known(counter) * unseen_state
+                states[:, index] = np.maximum(states[:, index], found)
         matrix = canonical(formed)
-        # Of several states the highest holds.
-        states = np.maximum(np.isnan(formed) * _MISSING, column_states)
-        states = np.maximum(states, unseen_states)
         stamp = Stamp(self.layout.topics, entries, self.buckets, plan.read, others)
         return Matrix(
             items,
@@ -270,18 +288,10 @@ class Reader:
             request.query,
         )
 
-    def _seeing(self, view: View) -> tuple[list[int], int]:
+    def _seeing(self, view: View) -> tuple[tuple[int, ...], int]:
         ring = view.rings[view.longest]
         events = {cell.measure.event.name for cell in ring.cells}
-        return [self._topic_index[event] for event in sorted(events)], ring.window.length_ms
-
-    @staticmethod
-    def _values(feature: Feature, read: _Moment) -> Floats:
-        column = feature.values(read)
-        counter = feature.missing_with
-        if counter is None:
-            return column
-        return np.where(read.known(counter), column, np.nan)
+        return tuple(self._topic_index[event] for event in sorted(events)), ring.window.length_ms
 
     def _streams(self, entries: NDArray[Any], as_of_ms: int) -> Streams:
         """Per topic: how far its slowest partition lies behind, and whether it is being rebuilt.
@@ -323,19 +333,22 @@ class _Rows:
         streams: of the bucket at a place among those read.
     """
 
-    def __init__(self, plan: KeyPlan, streams: Callable[[int], Streams]) -> None:
+    def __init__(self, plan: KeyPlan, as_of_ms: int, streams: Callable[[int], Streams]) -> None:
         self._plan = plan
+        self._as_of_ms = as_of_ms
         self._streams_of = streams
         self._streams: list[Streams] = []
         self._buckets: dict[Entity, Ints] = {}
 
     def states(
-        self, entities: Iterable[Entity], asked: tuple[int, Sequence[int], int, int]
+        self, entities: Iterable[Entity], asked: tuple[Sequence[int], int, int]
     ) -> NDArray[np.uint8]:
-        """Of each item, or of all at once; arguments of ``_state_of`` but the first."""
+        """Of each item, or of all at once; the last arguments of ``_state_of``."""
         if not self._streams:
             self._streams = [self._streams_of(at) for at in range(len(self._plan.read))]
-        by_bucket = np.array([_state_of(streams, *asked) for streams in self._streams], np.uint8)
+        by_bucket = np.array(
+            [_state_of(streams, self._as_of_ms, *asked) for streams in self._streams], np.uint8
+        )
         found: NDArray[np.uint8] = np.zeros(1, np.uint8)
         for entity in entities:
             found = np.maximum(found, by_bucket[self._buckets_of(entity)])
@@ -349,6 +362,28 @@ class _Rows:
             # The first key is the first bucket's progress.
             self._buckets[entity] = self._plan.bucket_of[[at or 0 for at in places]]
         return self._buckets[entity]
+
+
+def _side_by_side(
+    formulas: Sequence[tuple[list[int], Formula]],
+) -> tuple[list[tuple[slice, Formula]], list[int]]:
+    """Each formula with columns next to those of the one before, and whose columns these are."""
+    placed: list[tuple[slice, Formula]] = []
+    order: list[int] = []
+    for indices, formula in formulas:
+        placed.append((slice(len(order), len(order) + len(indices)), formula))
+        order += indices
+    return placed, order
+
+
+def _by_missing_entity(features: Sequence[Feature]) -> list[tuple[Counter, NDArray[np.bool_]]]:
+    """The features that are missing with an entity, ``(features,)``, and a counter of it."""
+    found: dict[Entity, tuple[Counter, NDArray[np.bool_]]] = {}
+    for index, feature in enumerate(features):
+        if (counter := feature.missing_with) is not None:
+            nothing = np.zeros(len(features), np.bool_)
+            found.setdefault(counter.entity, (counter, nothing))[1][index] = True
+    return list(found.values())
 
 
 def _entities(feature: Feature) -> set[Entity]:
@@ -366,11 +401,22 @@ class _Moment:
         sums: Mapping[Entity, ViewSums],
         context: Mapping[str, Any],
         declared: Mapping[str, Context],
+        selections: dict[Wanted, Selection],
     ) -> None:
         self.request_ts_ms = request_ts_ms
         self._sums = sums
         self._context = context
         self._declared = declared
+        self._selections = selections
+
+    def totals(self, wanted: Wanted) -> Ints:
+        sums = self._sums[wanted.entity]
+        selection = self._selections.get(wanted)
+        if selection is None:
+            needs = ((counter.measure, window) for counter, window in wanted.needs)
+            selection = Selection.of(sums.view, needs, by_position=wanted.by_position)
+            self._selections[wanted] = selection
+        return sums.totals(selection)
 
     def total(self, counter: Counter, window: Window) -> Ints:
         return self._sums[counter.entity].total(counter.measure, window)

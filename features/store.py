@@ -1,7 +1,7 @@
 """One bucket of the state in Redis, as its one writer sees it: apply a batch once, start, sweep.
 
-Every method is one short atomic script, or several with one sent ahead at most, so that readers are
-never kept waiting long. Decides nothing by a clock.
+Every method is one short atomic script, or several with a few sent ahead, so that readers are never
+kept waiting long. Decides nothing by a clock.
 """
 
 from __future__ import annotations

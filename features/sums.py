@@ -6,7 +6,8 @@ of every slot's tile follows from its entity's head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,41 @@ class AsOfTooOldError(ValueError):
 
 class DamagedValueError(StoreUnavailableError):
     """A stored string that is not of its layout: somebody else wrote it, or it was cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Sums of one view that are wanted together.
+
+    Attributes:
+        columns: of each: where it is among the cells of all rings; of one that several cells add
+            up to, of the first.
+        added: those that several cells, side by side, add up to: which, and their columns.
+    """
+
+    columns: NDArray[np.intp]
+    added: list[tuple[int, slice]]
+
+    @classmethod
+    def of(
+        cls, view: View, needs: Iterable[tuple[Measure, Window]], *, by_position: bool
+    ) -> Selection:
+        """Of measures over windows, or of their position buckets, one after the other."""
+        starts = np.cumsum([0, *(len(ring.cells) for ring in view.rings)]).tolist()
+        columns: list[int] = []
+        added: list[tuple[int, slice]] = []
+        for measure, window in needs:
+            ring, cells = view.place(measure, window)
+            own = [starts[ring] + cell for cell in cells]
+            if by_position and len(own) != POSITION_BUCKETS:
+                raise ValueError(f"{measure.definition} is not kept by position")
+            if by_position:
+                columns += own
+                continue
+            if len(own) > 1:
+                added.append((len(columns), slice(own[0], own[-1] + 1)))
+            columns.append(own[0])
+        return cls(np.array(columns, np.intp), added)
 
 
 class ViewSums:
@@ -59,28 +95,47 @@ class ViewSums:
                 f"{view.size}: not written by these workers: delete the keys of this layout and "
                 "let the workers rebuild them"
             )
-        # Everything is 32-bit words, a sum two of them. Adding up words as integers wider than
-        # they are is exact, and needs one conversion for all rings.
-        words = np.frombuffer(stored, ">u4").astype(np.int64)
+        # Everything is 32-bit words, a sum two of them. A float64 adds such words up exactly, and
+        # its matrix product is the fastest there is.
+        words = np.frombuffer(stored, ">u4").astype(np.float64)
         self._words = words.reshape(self.n, view.size // _WORD_BYTES)
-        self._ages = [self._age_range(ring, at, as_of_ms) for at, ring in enumerate(view.rings)]
+        newest = self._words[:, : len(view.rings)].astype(np.int64) - 1
+        ahead = newest - as_of_ms // view.tile_ms
+        furthest = ahead.max(axis=0, initial=-1)
+        if (furthest > view.most_ahead).any():
+            at = int(np.argmax(furthest - view.most_ahead))
+            raise AsOfTooOldError(
+                f"as_of {as_of_ms} is {furthest[at]} tiles of {view.tile_ms[at]} ms behind the "
+                f"newest event of a {view.entity.name}"
+            )
+        # Of each entity and ring: the slot of the newest tile; and of the tiles that are in the
+        # window how far the youngest, and the first that is too old, are behind the newest.
+        self._newest, self._slot = newest, newest % view.lengths
+        self._youngest = np.maximum(ahead, 0)
+        self._too_old = np.maximum(ahead + view.tiles, 0)
         self._sums: list[tuple[Ints, Ints] | None] = [None] * len(view.rings)
-        self._totals: dict[tuple[int, int, int], Ints] = {}
+        self._all: Ints | None = None
         # Words are unsigned: they add up to zero only where all of them are.
         self.seen = np.asarray(self._ring_sums(view.longest)[1].any(axis=1), np.bool_)
 
     def total(self, measure: Measure, window: Window) -> Ints:
         """Sum of a measure over a window, ``(n,) int64``."""
         index, cells = self.view.place(measure, window)
-        key = (index, cells[0], len(cells))
-        result = self._totals.get(key)
-        if result is None:
-            sums = self._ring_sums(index)[0]
-            result = sums[:, cells[0]]
-            for cell in cells[1:]:
-                result = result + sums[:, cell]
-            self._totals[key] = result
-        return result
+        sums = self._ring_sums(index)[0]
+        if len(cells) == 1:
+            return sums[:, cells[0]]
+        added: Ints = sums[:, cells].sum(axis=1)
+        return added
+
+    def totals(self, selection: Selection) -> Ints:
+        """Sums that are wanted together, ``(n, columns) int64``."""
+        if self._all is None:
+            rings = [self._ring_sums(index)[0] for index in range(len(self.view.rings))]
+            self._all = np.concatenate(rings, axis=1)
+        found: Ints = self._all.take(selection.columns, axis=1)
+        for at, columns in selection.added:
+            found[:, at] = self._all[:, columns].sum(axis=1)
+        return found
 
     def by_position(self, measure: Measure, window: Window) -> list[Ints]:
         """A count over a window for each position bucket, each ``(n,) int64``."""
@@ -95,38 +150,25 @@ class ViewSums:
         index, cells = self.view.place(measure, window)
         ring = self.view.rings[index]
         words = [at for cell in cells for at in ring.words_of(cell)]
-        counted = np.zeros(ring.slot_bytes // _WORD_BYTES, np.int64)
-        counted[words] = 1
-        filled = (np.matmul(self._slots(ring), counted) != 0) & self._inside(index)
-        newest, _, _ = self._ages[index]
-        oldest = np.where(filled, ring.ages[newest % ring.length], -1).max(axis=1, initial=-1)
+        counted = self._slots(ring)[:, :, words] != 0.0
+        filled = counted.any(axis=2) & self._inside(index)
+        newest = self._newest[:, index]
+        ages = ring.ages[self._slot[:, index]]
+        oldest = np.where(filled, ages, -1).max(axis=1, initial=-1)
         return np.where(oldest < 0, -1, (newest - oldest) * window.tile_ms)
-
-    def _age_range(self, ring: Ring, at: int, as_of_ms: int) -> tuple[Ints, Ints, Ints]:
-        """Newest tile of each entity, and which ages, counted from it, are in the window.
-
-        Slots whose age is at least the second and below the third are.
-        """
-        newest = self._words[:, at] - 1
-        now = as_of_ms // ring.window.tile_ms
-        ahead = int(newest.max(initial=0)) - now
-        if ahead > ring.length - ring.window.tiles - 1:
-            raise AsOfTooOldError(
-                f"as_of {as_of_ms} is {ahead} tiles of {ring.window.tile_ms} ms behind the newest "
-                f"event of a {self.view.entity.name}"
-            )
-        youngest = np.maximum(newest - now, 0)
-        return newest, youngest, np.maximum(newest - now + ring.window.tiles, 0)
 
     def _inside(self, index: int) -> NDArray[np.bool_]:
         """Whether each slot is in the window, ``(n, length)``."""
-        ring = self.view.rings[index]
-        newest, youngest, too_old = self._ages[index]
-        ages = ring.ages[newest % ring.length]
-        inside: NDArray[np.bool_] = (ages >= youngest[:, None]) & (ages < too_old[:, None])
+        ages = self.view.rings[index].ages
+        youngest = self._youngest[:, index].astype(ages.dtype)
+        too_old = self._too_old[:, index].astype(ages.dtype)
+        ages = ages[self._slot[:, index]]
+        inside: NDArray[np.bool_] = ages < too_old[:, None]
+        if youngest.any():
+            inside &= ages >= youngest[:, None]
         return inside
 
-    def _slots(self, ring: Ring) -> Ints:
+    def _slots(self, ring: Ring) -> NDArray[np.float64]:
         """Every word of every slot, ``(n, length, words)``."""
         start = ring.offset // _WORD_BYTES
         words = ring.slot_bytes // _WORD_BYTES
@@ -139,8 +181,8 @@ class ViewSums:
         found = self._sums[index]
         if found is None:
             ring = self.view.rings[index]
-            inside = self._inside(index).astype(np.int64)
-            words = np.matmul(inside[:, None, :], self._slots(ring))[:, 0]
+            inside = self._inside(index).astype(np.float64)
+            words = np.matmul(inside[:, None, :], self._slots(ring))[:, 0].astype(np.int64)
             wide = 2 * ring.n_sums
             sums = words
             if wide:

@@ -19,18 +19,19 @@ from tenuto.features.feature import (
     DEFAULT_FRESH_WITHIN,
     Feature,
     Floats,
-    Read,
     counter_definition,
     per_unit,
 )
 from tenuto.features.positions import POSITION_BUCKETS
+from tenuto.features.sums import Ints
+from tenuto.features.together import Formula, ReadMany, Together, Wanted
 from tenuto.features.windows import Window
 
 Windows = str | Sequence[str]
 
 
 @dataclass(frozen=True)
-class Sum(Feature):
+class Sum(Together):
     """A counter's raw sum over a window."""
 
     name: str
@@ -42,8 +43,10 @@ class Sum(Feature):
     def needs(self) -> list[tuple[Counter, Window]]:
         return [(self.counter, self.window)]
 
-    def values(self, read: Read) -> Floats:
-        return read.total(self.counter, self.window).astype(np.float64)
+    @classmethod
+    def together(cls, features: Sequence[Sum]) -> Formula:
+        wanted = Wanted(tuple((f.counter, f.window) for f in features))
+        return lambda read: read.totals(wanted).astype(np.float64)
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -51,7 +54,7 @@ class Sum(Feature):
 
 
 @dataclass(frozen=True)
-class Rate(Feature):
+class Rate(Together):
     """A rate smoothed towards a prior: ``(c + k * p) / (n + k)``, with ``c`` at most ``n``.
 
     ``p`` is the traffic's own rate in the same window, or ``otherwise`` until there is traffic;
@@ -75,17 +78,28 @@ class Rate(Feature):
             return own
         return own + [(counter.on(TRAFFIC), window) for counter, window in own]
 
-    def values(self, read: Read) -> Floats:
-        n = read.total(self.shown, self.window)
-        c = np.minimum(read.total(self.clicks, self.window), n)
-        prior = np.full(len(n), self.otherwise)
-        if self.prior == "traffic":
-            all_n = read.total(self.shown.on(TRAFFIC), self.window)
-            all_c = np.minimum(read.total(self.clicks.on(TRAFFIC), self.window), all_n)
-            rate = per_unit(all_c.astype(np.float64), all_n.astype(np.float64))
-            prior = np.where(all_n > 0, rate, prior)
-        weighted = self.strength * prior
-        return (c.astype(np.float64) + weighted) / (n.astype(np.float64) + self.strength)
+    @classmethod
+    def together(cls, features: Sequence[Rate]) -> Formula:
+        clicks_and_shown = _Pair([f.needs[:2] for f in features])
+        strength, otherwise = _each("strength", features), _each("otherwise", features)
+        # Features of one kind need the same entities: all of them the traffic, or none.
+        with_traffic = features[0].prior == "traffic"
+        of_traffic = _Pair([f.needs[2:] for f in features]) if with_traffic else None
+
+        def form(read: ReadMany) -> Floats:
+            c, n = clicks_and_shown.read(read)
+            c = np.minimum(c, n)
+            prior = otherwise
+            if of_traffic is not None:
+                all_c, all_n = of_traffic.read(read)
+                all_c = np.minimum(all_c, all_n)
+                rate = per_unit(all_c.astype(np.float64), all_n.astype(np.float64))
+                prior = np.where(all_n > 0, rate, prior)
+            weighted = strength * prior
+            result: Floats = (c.astype(np.float64) + weighted) / (n.astype(np.float64) + strength)
+            return result
+
+        return form
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -100,7 +114,7 @@ class Rate(Feature):
 
 
 @dataclass(frozen=True)
-class WilsonBound(Feature):
+class WilsonBound(Together):
     """Lower bound of Wilson's score interval for a rate (Wilson, 1927); NaN when never shown."""
 
     name: str
@@ -114,15 +128,22 @@ class WilsonBound(Feature):
     def needs(self) -> list[tuple[Counter, Window]]:
         return [(self.clicks, self.window), (self.shown, self.window)]
 
-    def values(self, read: Read) -> Floats:
-        shown = read.total(self.shown, self.window)
-        c = np.minimum(read.total(self.clicks, self.window), shown).astype(np.float64)
-        n = np.where(shown == 0, 1, shown).astype(np.float64)
-        p = c / n
-        zz = self.z * self.z
-        centre = p + zz / (2.0 * n)
-        spread = self.z * np.sqrt((p * (1.0 - p) + zz / (4.0 * n)) / n)
-        return np.where(shown == 0, np.nan, (centre - spread) / (1.0 + zz / n))
+    @classmethod
+    def together(cls, features: Sequence[WilsonBound]) -> Formula:
+        clicks_and_shown = _Pair([f.needs for f in features])
+        z = _each("z", features)
+
+        def form(read: ReadMany) -> Floats:
+            clicks, shown = clicks_and_shown.read(read)
+            c = np.minimum(clicks, shown).astype(np.float64)
+            n = np.where(shown == 0, 1, shown).astype(np.float64)
+            p = c / n
+            zz = z * z
+            centre = p + zz / (2.0 * n)
+            spread = z * np.sqrt((p * (1.0 - p) + zz / (4.0 * n)) / n)
+            return np.where(shown == 0, np.nan, (centre - spread) / (1.0 + zz / n))
+
+        return form
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -135,7 +156,7 @@ class WilsonBound(Feature):
 
 
 @dataclass(frozen=True)
-class Mean(Feature):
+class Mean(Together):
     """One counter per another, unsmoothed: mean play time, mean position; NaN over nothing."""
 
     name: str
@@ -149,11 +170,18 @@ class Mean(Feature):
     def needs(self) -> list[tuple[Counter, Window]]:
         return [(self.numerator, self.window), (self.denominator, self.window)]
 
-    def values(self, read: Read) -> Floats:
-        top, bottom = (read.total(counter, window) for counter, window in self.needs)
-        if self.bounded:
-            top = np.minimum(top, bottom)
-        return per_unit(top.astype(np.float64), bottom.astype(np.float64))
+    @classmethod
+    def together(cls, features: Sequence[Mean]) -> Formula:
+        both = _Pair([f.needs for f in features])
+        bounded = np.array([f.bounded for f in features])
+
+        def form(read: ReadMany) -> Floats:
+            top, bottom = both.read(read)
+            if bounded.any():
+                top = np.where(bounded, np.minimum(top, bottom), top)
+            return per_unit(top.astype(np.float64), bottom.astype(np.float64))
+
+        return form
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -166,7 +194,7 @@ class Mean(Feature):
 
 
 @dataclass(frozen=True)
-class ClicksOverExpected(Feature):
+class ClicksOverExpected(Together):
     """COEC: ``(c + k) / (E + k)``, ``E`` the clicks that the traffic gives at these positions.
 
     An item shown only at the bottom is not punished for it (Zhang and Jones, *Comparing Click
@@ -199,19 +227,28 @@ class ClicksOverExpected(Feature):
 
         return split(self.shown), split(self.clicks)
 
-    def values(self, read: Read) -> Floats:
-        shown, clicks = self._by_position
-        own = read.by_position(shown, self.window)
-        traffic_shown = read.by_position(shown.on(TRAFFIC), self.window)
-        traffic_clicks = read.by_position(clicks.on(TRAFFIC), self.window)
-        expected = np.zeros(len(own[0]))
-        for bucket in range(POSITION_BUCKETS):
-            n = traffic_shown[bucket]
-            c = np.minimum(traffic_clicks[bucket], n).astype(np.float64)
+    @classmethod
+    def together(cls, features: Sequence[ClicksOverExpected]) -> Formula:
+        wanted_clicks = Wanted(tuple((f.clicks, f.window) for f in features))
+        shown = Wanted(tuple(f.needs[1] for f in features), by_position=True)
+        of_traffic = Wanted(tuple(need for f in features for need in f.needs[2:]), by_position=True)
+        strength = _each("strength", features)
+        shape = (-1, len(features), POSITION_BUCKETS)
+
+        def form(read: ReadMany) -> Floats:
+            traffic = read.totals(of_traffic).reshape(len(features), 2, POSITION_BUCKETS)
+            n = traffic[:, 0]
+            c = np.minimum(traffic[:, 1], n).astype(np.float64)
             rate = np.where(n == 0, 0.0, c / np.where(n == 0, 1, n).astype(np.float64))
-            expected = expected + own[bucket].astype(np.float64) * rate
-        c = read.total(self.clicks, self.window).astype(np.float64)
-        return (c + self.strength) / (expected + self.strength)
+            parts = read.totals(shown).reshape(shape).astype(np.float64) * rate
+            expected = np.zeros(parts.shape[:2])
+            for bucket in range(POSITION_BUCKETS):
+                expected = expected + parts[:, :, bucket]
+            clicked = read.totals(wanted_clicks).astype(np.float64)
+            result: Floats = (clicked + strength) / (expected + strength)
+            return result
+
+        return form
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -221,6 +258,26 @@ class ClicksOverExpected(Feature):
             "shown": counter_definition(self.shown, self.window),
             "strength": self.strength,
         }
+
+
+def _each(name: str, features: Sequence[Feature]) -> Floats:
+    """A number of each feature, ``(features,)``."""
+    return np.array([getattr(feature, name) for feature in features], np.float64)
+
+
+class _Pair:
+    """Two sums of each feature: the first of all of them, and the second."""
+
+    def __init__(self, needs: Sequence[Sequence[tuple[Counter, Window]]]) -> None:
+        firsts, seconds = zip(*needs, strict=True)
+        self._k = len(firsts)
+        same = firsts[0][0].entity == seconds[0][0].entity
+        self._wanted = [Wanted(firsts + seconds)] if same else [Wanted(firsts), Wanted(seconds)]
+
+    def read(self, read: ReadMany) -> tuple[Ints, Ints]:
+        """Each ``(n, features) int64``."""
+        found, *other = [read.totals(wanted) for wanted in self._wanted]
+        return (found, other[0]) if other else (found[:, : self._k], found[:, self._k :])
 
 
 def sums(

@@ -5,6 +5,7 @@ It runs the trainer's own network, at the reference position and with no age.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Self
@@ -16,11 +17,15 @@ from torch import Tensor
 
 from tenuto.features.matrix import Matrix
 from tenuto.features.schema import Column
+from tenuto.features.turns import Turns
 from tenuto.trainer.dictionary import RARE
 from tenuto.trainer.model import tensors as named
 from tenuto.trainer.model.network import Network, main_shapes
 from tenuto.trainer.model.outputs import probabilities
 from tenuto.trainer.spec import ModelSpec
+
+# Matrices are multiplied at the same time.
+_scoring = Turns(at_once=os.cpu_count() or 1)
 
 
 class ColumnError(ValueError):
@@ -145,7 +150,7 @@ class Ranker:
         if columns is not matrix.columns:
             places = self._find(matrix.columns)
             self._found = matrix.columns, places
-        with torch.inference_mode(), _one_thread():
+        with _scoring, torch.inference_mode(), _one_thread():
             values = torch.from_numpy(matrix.values[:, places])
             ids = torch.cat([self._rows(name, matrix) for name in self.spec.ids], 1)
             return Scores(probabilities(self.spec.heads, self._network(values, ids)), self.version)
