@@ -85,7 +85,8 @@ def audit_log(
     """Audit a log with an application's declarations; arguments as ``snapshot.audit.audit`` says.
 
     Raises:
-        AuditError: the log is of another application, or has no snapshot to compare.
+        AuditError: the log is of another application, or there is neither a snapshot to compare
+            nor a state.
     """
     for name in _order(platform):
         topic = log.topics.get(name)
@@ -99,7 +100,7 @@ def audit_log(
     findings = audit(
         declared(platform, settings), log, share=share, files=files, state=state, strict=strict
     )
-    if not findings.snapshots and findings.clean:
+    if not findings.snapshots and findings.clean and not state:
         raise AuditError("0 snapshots to compare: nothing to audit")
     return findings
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,11 +78,25 @@ def record_run(
                 name = run.names.of(topic)
                 run.outbox.send(name, value, partition=1, timestamp_ms=counts.event_time_ms)
             run.outbox.flush(10.0)
-        if counts.boundaries in (25, 45, 60):
+        if counts.boundaries in (25, 45):
             meanwhile.append(record_log(video.app, run.settings))
+        if counts.boundaries == 60:
+            meanwhile.append(_with_rows(run.settings))
 
     replay(read_log(folder / "log.csv", video.events), options, disturb)
     return Recorded(record_log(video.app, settings), folder / "samples", settings, meanwhile)
+
+
+def _with_rows(settings: Settings) -> RecordedLog:
+    """The log as soon as the joiner, whom the replay does not wait for, has written some rows."""
+    give_up_s = time.monotonic() + 60.0
+    while True:
+        log = record_log(video.app, settings)
+        samples = log.topics["samples"].partitions
+        if any(record.value for partition in samples for record in partition.records):
+            return log
+        assert time.monotonic() < give_up_s, "no rows"
+        time.sleep(0.1)
 
 
 def found(findings: Findings, kind: Kind, check: str) -> str:

@@ -14,7 +14,7 @@ from recorded_run import Recorded, change, record_run
 from redis_cluster import RedisCluster
 
 from tenuto import local
-from tenuto.audit import read_state
+from tenuto.audit import AuditError, audit_log, read_state
 from tenuto.cli import main
 from tenuto.presets import video
 from tenuto.settings import environment
@@ -66,6 +66,27 @@ def test_a_run_with_buckets_is_clean_state_included(runs: Runs, name: str) -> No
     assert findings.checked["positions"] == 60
     assert findings.checked["state"] > 20
     assert findings.checked["progress"] == recorded.settings.redis.buckets * 2 * 4
+
+
+def test_a_state_is_audited_without_any_snapshot(runs: Runs) -> None:
+    recorded = runs("three")
+    events = {event.name for event in video.app.events}
+    topics = {
+        name: topic
+        if name in events
+        else replace(
+            topic, partitions=[replace(p, start=0, end=0, records=[]) for p in topic.partitions]
+        )
+        for name, topic in recorded.log.topics.items()
+    }
+    log, settings = replace(recorded.log, topics=topics), recorded.settings
+    state = read_state(video.app, settings)
+    found = audit_log(video.app, settings, log, state=state)
+    assert (found.clean, found.snapshots) == (True, 0), found.table()
+    entity = next(key for key in state if not key.endswith(b"progress"))
+    assert not audit_log(video.app, settings, log, state=state | {entity: b"x"}).clean
+    with pytest.raises(AuditError, match="nothing to audit"):
+        audit_log(video.app, settings, log)
 
 
 @pytest.mark.parametrize("name", ["three", "cluster"])
