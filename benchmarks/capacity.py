@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from benchmarks import apps
+from benchmarks import apps, join
 from benchmarks.harness import OURS, Result
 from benchmarks.world import World, snapshots
 from tenuto.settings import load
+from tenuto.streams.join_worker import WAITING_BYTES
 
 NEEDED = ("ingest", "read", "join", "samples", "train", "score")
 REQUESTS_A_MINUTE = (10_000, 100_000, 1_000_000)
@@ -65,8 +66,8 @@ _TAIL = """
 - **A rebuild reads the longest window**: its time is the events of seven days over the speed of
   the workers, of which 1 - busy is free while traffic goes on. Retention must cover it (8 days
   here).
-- **A joiner's memory** is the label horizon times the rate: it moves with partitions, so more
-  joiners divide it.
+- **A joiner's memory** is the labels of the horizon: it moves with partitions, so more joiners
+  divide it. Snapshots wait in memory up to a bound for each partition and in Kafka beyond it.
 """
 
 
@@ -86,7 +87,8 @@ class Costs:
     train_rows_per_s: float
     sink_rows_per_s: float
     entity_bytes: dict[str, float]
-    waiting_bytes: float
+    label_bytes: float
+    waiting_snapshot_bytes: float
     event_bytes: float
     snapshot_bytes: float
     sample_bytes: float
@@ -102,18 +104,18 @@ class Costs:
         ingest = results["ingest"].sides["preset small"]
         entities = ("item", "user", "query", "query_item")
         event_bytes, snapshot_bytes = _record_bytes()
-        waiting = f"{OURS}, 24h, all waiting"
+        waiting = join.side("24h", join.FITS)
         return cls(
             feature_us=figure("ingest", "preset small", "worker_cpu_us_per_event"),
             redis_us=figure("ingest", "preset small", "redis_cpu_us_per_event"),
             read_us=figure("read", f"small, idle, {CANDIDATES} × 1: {OURS}", "redis_us_per_read"),
-            score_us=1e3 * figure("score", f"{OURS}, {CANDIDATES} candidates", "p50_ms"),
+            score_us=1e3 * figure("score", f"{OURS}, {CANDIDATES} × 1", "p50_ms"),
             join_us=figure("join", OURS, "cpu_us_per_impression"),
             train_rows_per_s=figure("train", f"{OURS}, Kafka", "rows_per_s"),
             sink_rows_per_s=figure("samples", f"{OURS} → Parquet", "rows_per_s"),
             entity_bytes={name: statistics.median(ingest[f"{name}_bytes"]) for name in entities},
-            waiting_bytes=figure("join", waiting, "label_bytes_per_impression")
-            + figure("join", waiting, "snapshot_bytes_per_impression"),
+            label_bytes=figure("join", waiting, "label_bytes_per_impression"),
+            waiting_snapshot_bytes=figure("join", waiting, "snapshot_bytes_per_impression"),
             event_bytes=event_bytes,
             snapshot_bytes=snapshot_bytes,
             sample_bytes=figure("samples", f"{OURS}, in Kafka", "bytes_per_row"),
@@ -172,7 +174,10 @@ class Need:
 
     @property
     def join_bytes(self) -> float:
-        return self.shown_per_s * self.horizon_s * self.costs.waiting_bytes
+        """Labels of the horizon; of the snapshots so many as are kept, the others wait in Kafka."""
+        waiting = self.shown_per_s * self.horizon_s
+        kept = min(waiting * self.costs.waiting_snapshot_bytes, self.partitions * WAITING_BYTES)
+        return waiting * self.costs.label_bytes + kept
 
     @property
     def sink_cores(self) -> float:
@@ -234,7 +239,9 @@ def page(results: dict[str, Result]) -> str:
              "read"),
             (f"a score of {CANDIDATES} candidates", f"{costs.score_us:.0f} µs of a core", "score"),
             ("an impression in a joiner", f"{costs.join_us:.1f} µs of a core", "join"),
-            ("an impression that waits in a joiner", f"{costs.waiting_bytes:.0f} bytes", "join"),
+            ("labels of an impression that waits", f"{costs.label_bytes:.0f} bytes", "join"),
+            (f"its snapshot, up to {WAITING_BYTES >> 20} MB a partition",
+             f"{costs.waiting_snapshot_bytes:.0f} bytes", "join"),
             ("a row in a trainer", f"{1e6 / costs.train_rows_per_s:.0f} µs of one core", "train"),
             ("a row in a sink, with its start", f"{1e6 / costs.sink_rows_per_s:.1f} µs", "samples"),
             *((f"an entity in Redis: {name}", f"{size:,.0f} bytes", "ingest")
@@ -250,7 +257,7 @@ def page(results: dict[str, Result]) -> str:
         "| requests a minute | " + " | ".join(f"{n.per_minute:,}" for n in needs) + " |",
         "|---|" + "--:|" * len(needs),
     ]  # fmt: skip
-    for text, cell in (
+    told: tuple[tuple[str, Callable[[Need], str]], ...] = (
         ("events a second", lambda n: f"{n.events_per_s:,.0f}"),
         ("partitions of each topic", lambda n: f"{n.partitions}"),
         ("feature workers (cores)", lambda n: _cores(n.feature_cores)),
@@ -269,7 +276,8 @@ def page(results: dict[str, Result]) -> str:
         ("Kafka, snapshots of one day", lambda n: _days(n, "snapshots", 1)),
         (f"Kafka, samples of {RETENTION_DAYS} days", lambda n: _days(n, "samples", RETENTION_DAYS)),
         ("Parquet a day", lambda n: _bytes(n.shown_per_s * _DAY_S * costs.parquet_bytes)),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for text, cell in told:
         lines.append(f"| {text} | " + " | ".join(cell(need) for need in needs) + " |")
     return "\n".join(lines) + "\n" + _TAIL
 

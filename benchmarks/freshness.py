@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 import orjson
@@ -24,6 +25,7 @@ from benchmarks.world import World
 from tenuto import local
 from tenuto.features.aggregate import entity_key
 from tenuto.presets import video
+from tenuto.presets.video_events import impressions
 from tenuto.streams.partitions import partition_of
 
 TITLE = "Freshness: event → readable"
@@ -53,8 +55,8 @@ def run(bench: Bench) -> None:
                 time.sleep(_SETTLE_S)
                 return _figures(_probes(ours, seconds))
 
-        sides = {f"{OURS}, idle": lambda: probed(0.0)}
-        sides |= {f"{OURS}, {share:.0%} load": lambda s=share: probed(s) for share in SHARES}
+        sides = {f"{OURS}, idle": partial(probed, 0.0)}
+        sides |= {f"{OURS}, {share:.0%} load": partial(probed, share) for share in SHARES}
         bench.interleave(sides)
         _feast(bench, stack.redis_url, seconds)
     idle, half = (bench.result.median(f"{OURS}, {load}", "p99_ms") for load in ("idle", "50% load"))
@@ -65,7 +67,7 @@ def run(bench: Bench) -> None:
 def _probes(deployment: Deployment, seconds: float) -> list[float]:
     """Milliseconds of one probe after the other, for so long."""
     view = deployment.features.layout.view(video.item)
-    topic = deployment.names.events([video.impressions])["impressions"]
+    topic = deployment.names.events([impressions])["impressions"]
     producer = KafkaProducer(bootstrap_servers=deployment.stack.bootstrap, linger_ms=0, acks="all")
     took_ms: list[float] = []
     # The log that was published is not to be looked through while probes are waited for.

@@ -18,6 +18,7 @@ from benchmarks.harness import OURS, Bench
 from benchmarks.world import START_MS, World
 from tenuto import local
 from tenuto.local import LocalStack
+from tenuto.presets import video
 
 TITLE = "Growth: cost per event, memory, and recovery of an emptied Redis"
 _IDS = 50_000
@@ -117,7 +118,7 @@ def _recover(bench: Bench, stack: LocalStack) -> None:
         began_s = time.perf_counter()
         pause_s, rebuilt = passed(began_s)
         whole_s = time.perf_counter() - began_s
-    found = ours.total_of(apps.video.item.impressions, "7d", log.last_ts_ms)
+    found = ours.total_of(video.item.impressions, "7d", log.last_ts_ms)
     bench.check("sum after the rebuild", found, len(log.records["impressions"]))
     bench.measure(f"{OURS}, Redis emptied", {
         "events": log.total, "first_state_after_s": pause_s, "whole_again_after_s": whole_s,

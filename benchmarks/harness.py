@@ -45,14 +45,12 @@ class Goal:
     Attributes:
         text: the goal in words.
         measured: what came out, in the goal's own unit.
-        reached: whether it is.
-        limit: what limits it, where it is not.
+        reached: whether it is; if not, ``benchmarks.limits`` says why.
     """
 
     text: str
     measured: float
     reached: bool
-    limit: str = ""
 
 
 @dataclass
@@ -63,7 +61,6 @@ class Result:
         sides: side → metric → one value a round.
         delivers: side → what it leaves behind and what it promises, for a fair reading.
         checked: what was compared with a plain count.
-        plots: metric, what its axis says, and whether that is logarithmic.
     """
 
     name: str
@@ -79,7 +76,6 @@ class Result:
     checked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     goals: list[dict[str, Any]] = field(default_factory=list)
-    plots: list[tuple[str, str, bool]] = field(default_factory=list)
 
     def median(self, side: str, metric: str) -> float | None:
         """Median over the rounds; None where the side has no such figure."""
@@ -160,31 +156,24 @@ class Bench:
         if text not in self.result.notes:
             self.result.notes.append(text)
 
-    def plot(self, metric: str, axis: str, *, log: bool = False) -> None:
-        """Have a metric of all sides drawn."""
-        self.result.plots.append((metric, axis, log))
-
     def ratio(self, metric: str, peer: str, ours: str = OURS) -> float | None:
         """Median of ours over the peer's; None where one was not measured."""
         mine, theirs = self.result.median(ours, metric), self.result.median(peer, metric)
         return None if mine is None or not theirs else mine / theirs
 
-    def at_least(self, text: str, measured: float | None, bound: float, limit: str = "") -> None:
+    def at_least(self, text: str, measured: float | None, bound: float) -> None:
         """Compare a figure with a goal that it should reach; nothing where it was not measured."""
-        self._goal(text, measured, lambda value: value >= bound, limit)
+        self._goal(text, measured, lambda value: value >= bound)
 
-    def at_most(self, text: str, measured: float | None, bound: float, limit: str = "") -> None:
+    def at_most(self, text: str, measured: float | None, bound: float) -> None:
         """Compare a figure with a goal that it should not exceed."""
-        self._goal(text, measured, lambda value: value <= bound, limit)
+        self._goal(text, measured, lambda value: value <= bound)
 
-    def _goal(
-        self, text: str, measured: float | None, holds: Callable[[float], bool], limit: str
-    ) -> None:
+    def _goal(self, text: str, measured: float | None, holds: Callable[[float], bool]) -> None:
         if measured is None:
             return
         reached = holds(measured)
-        goal = Goal(text, measured, reached, "" if reached else limit)
-        self.result.goals.append(asdict(goal))
+        self.result.goals.append(asdict(Goal(text, measured, reached)))
         self.say("goal", f"{text}: {measured:,.4g} {'reached' if reached else 'NOT reached'}")
 
     def save(self, folder: Path = RESULTS) -> Path:

@@ -21,6 +21,7 @@ from benchmarks.harness import OURS, Bench, Figures
 from benchmarks.world import Log, World, make_topics, publish
 from tenuto import local
 from tenuto.local import LocalStack
+from tenuto.presets import video
 
 TITLE = "Ingest: Kafka → windowed counts"
 FLINK_PARTITIONS = 4
@@ -42,6 +43,7 @@ def run(bench: Bench) -> None:
     with local.start(kind) as stack:
         _counts(bench, stack, peers=kind == "kafka")
         _presets(bench, stack)
+        _audited(bench, stack)
     _goals(bench)
 
 
@@ -176,7 +178,7 @@ def _presets(bench: Bench, stack: LocalStack) -> None:
         def caught_up(deployment: Deployment, workers: int) -> Figures:
             figures = deployment.catch_up(log.total, workers)
             for name in ("impressions", "clicks"):
-                counter = getattr(apps.video.item, name)
+                counter = getattr(video.item, name)
                 found = deployment.total_of(counter, "7d", log.last_ts_ms)
                 bench.check(f"sum of item {name} over 7d", found, seen[name])
             return {**figures, **deployment.sizes()}
@@ -184,6 +186,15 @@ def _presets(bench: Bench, stack: LocalStack) -> None:
         sides[f"preset {app}"] = partial(caught_up, deployment, 1)
         sides[f"preset {app} ×2"] = partial(caught_up, deployment, 2)
     bench.interleave(sides)
+
+
+def _audited(bench: Bench, stack: LocalStack) -> None:
+    """Two workers' state, event by event computed anew: that takes a quarter of a millisecond."""
+    log = World(bench.size(150_000, 50_000)).log()
+    deployment = Deployment(stack, "small", namespace="audited")
+    deployment.publish(log.records)
+    deployment.catch_up(log.total, 2)
+    bench.check("audit of the default preset's state: findings", deployment.audit(), "")
 
 
 def _goals(bench: Bench) -> None:

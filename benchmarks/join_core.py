@@ -140,9 +140,7 @@ def main() -> None:
         memory.evict(int(block.request_ts_ms[-1]) - 65_000)
         spent["evict"] += time.process_time() - began
         for name, column in joined.columns.items():
-            checksums[name].update(
-                np.ascontiguousarray(column.fill_null(0).cast(pa.int64()).to_numpy())
-            )
+            checksums[name].update(column.fill_null(0).cast(pa.int64()).to_numpy().tobytes())
     rows = sum(len(log[0]) for log in world.logs.values())
     seconds = sum(spent.values())
     print(f"{rows:,} label rows, {requests * asked.items:,} snapshot rows in {len(blocks)} blocks")

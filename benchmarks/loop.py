@@ -59,6 +59,8 @@ def run(bench: Bench) -> None:
             rows = running.metric("tenuto_sink_rows_total")
             batches = running.metric("tenuto_trainer_batches_total")
             running.check()
+        found = ours.audit("--share", "0.1")
+        bench.check("audit of state, snapshots and samples: findings", found, "")
         bench.check("rows came to files", rows > 0, True)
         bench.check("batches were learnt", batches > 0, True)
         bench.measure("borne", {

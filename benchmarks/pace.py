@@ -24,7 +24,7 @@ from tenuto.streams.partitions import partition_of
 
 _TICK_S = 0.02
 _LEAD_MS = 1_000
-# So much is made before, and sent again and again: what is made takes some 5 kB an event.
+# So much is made before, and sent again and again.
 _LAP_S = 15.0
 
 
@@ -73,10 +73,13 @@ class Pace:
 async def _send(asked: dict[str, object], world: World) -> None:
     log, topics, partitions = world.log(), asked["topics"], int(str(asked["partitions"]))
     assert isinstance(topics, dict)
-    # One list in order of time, of which each tick sends a slice.
+    # One list in order of time, of which each tick sends a slice. Plays end after the lap's last
+    # impression: they are sent within the lap, or its rate would not be even. An event says that
+    # it happens when it is sent: what claims to be of the future is refused.
+    lap_ms = round(1_000 * min(float(str(asked["seconds"])), _LAP_S))
     rows = sorted(
         (
-            (ts, topics[name], key.encode(), value)
+            ((ts - world.start_ms) % lap_ms, topics[name], key.encode(), *_around_ts(value))
             for name, records in log.records.items() if name in topics
             for ts, key, value in records
         ),
@@ -92,20 +95,28 @@ async def _send(asked: dict[str, object], world: World) -> None:
         print("ready", flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
         began_s, at = time.time(), 0
-        first_ms, end_s = int(times[0]), time.time() + float(str(asked["seconds"]))
+        end_s = began_s + float(str(asked["seconds"]))
         while (now_s := time.time()) < end_s:
             if at == len(rows):
-                began_s, at = now_s, 0
-            end = int(np.searchsorted(times, first_ms + (now_s - began_s) * 1_000, "right"))
+                began_s, at = began_s + lap_ms / 1_000, 0
+            end = int(np.searchsorted(times, (now_s - began_s) * 1_000, "right"))
             stamp_ms, due = int(now_s * 1_000), defaultdict(list)
             for number in range(at, end):
-                _, topic, key, value = rows[number]
-                due[topic, homes[number]].append((stamp_ms, key, value))
+                _, topic, key, head, tail = rows[number]
+                due[topic, homes[number]].append(
+                    (stamp_ms, key, b"%b%d%b" % (head, stamp_ms, tail))
+                )
             for (topic, partition), some in due.items():
                 for batch in whole_batches(producer, some):
                     await producer.send_batch(batch, topic, partition=partition)
             at = end
             await asyncio.sleep(max(0.0, _TICK_S - (time.time() - now_s)))
+
+
+def _around_ts(value: bytes) -> tuple[bytes, bytes]:
+    """A record's JSON before and after the number that is its event time."""
+    head, ts, tail = value.partition(b'"ts":')
+    return head + ts, tail.lstrip(b"0123456789")
 
 
 def main() -> None:

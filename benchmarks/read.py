@@ -27,7 +27,7 @@ from tenuto import local
 from tenuto.features.reader import Request
 
 TITLE = "Online read: features of a request's candidates"
-CANDIDATES = (1, 50, 200, 1_000)
+CANDIDATES, FEW = (1, 50, 200, 1_000), (50, 200)
 CLIENTS = (1, 16)
 USER, QUERY = "user-0000001", "query words 0"
 _TIMEOUT_MS = 5_000.0
@@ -37,7 +37,7 @@ def run(bench: Bench) -> None:
     """The default preset and the full one; idle, and while events arrive."""
     kind = stack_kind()
     log = World(bench.size(400_000, 60_000)).log()
-    seconds = bench.size(2, 1)
+    seconds, candidates = bench.size(2, 1), CANDIDATES if not bench.short else FEW
     with local.start(kind) as stack:
         for app in ("small", "full"):
             deployment = Deployment(stack, app)
@@ -47,22 +47,24 @@ def run(bench: Bench) -> None:
                 f"{app}: ingest alone took {highest:,.0f} events/s; half of it while reading"
             )
             # Every side, both presets and each shape: so long do the events have to last.
-            reads_s = 4 * seconds * len(CANDIDATES) * len(CLIENTS) * bench.rounds + 30
+            reads_s = 4 * seconds * len(candidates) * len(CLIENTS) * bench.rounds + 30
             for load in ("idle", "half"):
                 with ExitStack() as open_ones:
                     open_ones.enter_context(deployment.workers("features"))
                     if load == "half":
                         open_ones.enter_context(Pace(deployment, highest / 2, reads_s))
                         time.sleep(2.0)
-                    _read(bench, deployment, f"{app}, {load}", seconds)
+                    _read(bench, deployment, f"{app}, {load}", candidates, seconds)
             deployment.redis.flushall()
     _goals(bench)
 
 
-def _read(bench: Bench, deployment: Deployment, case: str, seconds: float) -> None:
-    client, request = deployment.client(), Request("r", USER, QUERY, int(time.time() * 1_000))
+def _read(
+    bench: Bench, deployment: Deployment, case: str, candidates: Sequence[int], seconds: float
+) -> None:
+    client, request = deployment.client(), _now()
     bare = redis.Redis.from_url(deployment.stack.redis_url)
-    items = [f"item-{number:08d}" for number in range(max(CANDIDATES))]
+    items = [f"item-{number:08d}" for number in range(max(candidates))]
     matrix = client.read(request, items, timeout_ms=_TIMEOUT_MS)
     names = [column.name for column in matrix.columns]
     texts = [[f"{value:.9g}" for value in row] for row in matrix.values.tolist()]
@@ -72,7 +74,7 @@ def _read(bench: Bench, deployment: Deployment, case: str, seconds: float) -> No
         pipe.execute()
 
     def ours(n: int) -> Callable[[], object]:
-        return lambda: client.read(request, items[:n], timeout_ms=_TIMEOUT_MS)
+        return lambda: client.read(_now(), items[:n], timeout_ms=_TIMEOUT_MS)
 
     def mget(n: int) -> Callable[[], object]:
         keys = client.reader.plan(request, items[:n], {}).keys
@@ -88,23 +90,27 @@ def _read(bench: Bench, deployment: Deployment, case: str, seconds: float) -> No
 
         return read
 
-    found = np.asarray(hashes(max(CANDIDATES))())
+    found = np.asarray(hashes(max(candidates))())
     bench.check("hgetall: values", found.tobytes(), matrix.values.tobytes())
     sides = {OURS: ours, "MGET": mget, "HGETALL": hashes}
     pid = deployment.stack.redis_pid
-    for n in CANDIDATES:
+    for n in candidates:
         for clients in CLIENTS:
             bench.interleave({
                 f"{case}, {n} × {clients}: {side}": partial(_timed, make(n), clients, seconds, pid)
                 for side, make in sides.items()
             })  # fmt: skip
-    _feast(bench, deployment, case, matrix, items, names, seconds)
+    _feast(bench, deployment, case, matrix, items, names, candidates, seconds)
     client.close()
+
+
+def _now() -> Request:
+    return Request("r", USER, QUERY, int(time.time() * 1_000))
 
 
 def _feast(
     bench: Bench, deployment: Deployment, case: str, matrix: Any, items: Sequence[str],
-    names: Sequence[str], seconds: float,
+    names: Sequence[str], candidates: Sequence[int], seconds: float,
 ) -> None:  # fmt: skip
     """The same values as one view per entity, as a Feast user has them."""
     entities = {view.entity.name: view.entity for view in deployment.features.layout.views}
@@ -124,7 +130,7 @@ def _feast(
         file.flush()
         found = environments.run("feast", "read", {
             "redis": deployment.stack.redis_url.removeprefix("redis://").partition("/")[0],
-            "views": file.name, "candidates": CANDIDATES, "clients": CLIENTS, "seconds": seconds,
+            "views": file.name, "candidates": candidates, "clients": CLIENTS, "seconds": seconds,
             "entities": [{"item_id": i, "user_id": USER, "query": QUERY} for i in items],
         })  # fmt: skip
     for one in found["told"]:

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import capacity
-from benchmarks.harness import OURS, RESULTS, Result, load
+from benchmarks.harness import RESULTS, Result, load
+from benchmarks.limits import limit_of
+from benchmarks.plots import PLOTS, draw
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
 CAPACITY = DOCS / "capacity.md"
-PLOTS = DOCS / "benchmarks"
-_OURS_COLOUR, _PEERS_COLOUR = "#1b6ca8", "#b8b8b8"
+FIGURES = DOCS / "benchmarks"
 _HEAD = """# Benchmarks
 
 Written by `python -m benchmarks --render` from `benchmarks/results/`; `make bench` measures all
@@ -48,7 +49,7 @@ def _goals(results: list[Result]) -> Iterator[str]:
         reached = "yes" if goal["reached"] else "**no**"
         yield (
             f"| [{result.name}](#{result.name}) | {goal['text']} | {_number(goal['measured'])}"
-            f" | {reached} | {goal['limit']} |"
+            f" | {reached} | {'' if goal['reached'] else limit_of(goal['text'])} |"
         )
     yield ""
 
@@ -56,9 +57,9 @@ def _goals(results: list[Result]) -> Iterator[str]:
 def _section(result: Result) -> Iterator[str]:
     yield f"## {result.name}\n"
     yield f"{result.title}.\n"
-    for metric, axis, log in result.plots:
-        path = _draw(result, metric, axis, log=log)
-        yield f"![{axis} of each side]({path.relative_to(DOCS)})\n"
+    for plot in PLOTS.get(result.name, ()):
+        if path := draw(result, plot, FIGURES, _number):
+            yield f"![{plot.axis}]({path.relative_to(DOCS)})\n"
     metrics = result.metrics()
     yield "| side | " + " | ".join(metric.replace("_", " ") for metric in metrics) + " |"
     yield "|---|" + "--:|" * len(metrics)
@@ -93,29 +94,3 @@ def _number(value: float) -> str:
     if abs(value) >= 1_000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
-
-
-def _draw(result: Result, metric: str, axis: str, *, log: bool) -> Path:
-    import matplotlib
-
-    matplotlib.use("svg")
-    # The same figures give the same file: no date, no random ids.
-    matplotlib.rcParams["svg.hashsalt"] = "benchmarks"
-    from matplotlib import pyplot
-
-    sides = [side for side, own in result.sides.items() if metric in own][::-1]
-    middles = [statistics.median(result.sides[side][metric]) for side in sides]
-    figure, axes = pyplot.subplots(figsize=(7.0, 0.5 + 0.38 * len(sides)), layout="constrained")
-    bars = axes.barh(
-        sides, middles, log=log,
-        color=[_OURS_COLOUR if side.startswith(OURS) else _PEERS_COLOUR for side in sides],
-    )  # fmt: skip
-    axes.bar_label(bars, [_number(value) for value in middles], padding=3)
-    axes.set_xlabel(axis)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.15)
-    PLOTS.mkdir(exist_ok=True)
-    path = PLOTS / f"{result.name}-{metric.replace('_', '-')}.svg"
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-    return path

@@ -26,7 +26,7 @@ from kafka import KafkaConsumer, TopicPartition
 import tenuto
 from benchmarks.deployment import Deployment, stack_kind
 from benchmarks.harness import OURS, Bench, Figures
-from benchmarks.world import World, make_topics, publish, snapshots
+from benchmarks.world import World, json_of, make_topics, publish, snapshots
 from tenuto import local
 from tenuto.local import LocalStack
 
@@ -156,7 +156,7 @@ def _write_lines(stack: LocalStack, batches: list[pa.RecordBatch]) -> int:
     """Write every row as JSON; the bytes of their values."""
     make_topics(stack.bootstrap, 1, "lines")
     rows = [
-        (row["request_ts_ms"], row["request_id"], orjson.dumps(row))
+        (row["request_ts_ms"], row["request_id"], json_of(row))
         for batch in batches
         for row in batch.to_pylist()
     ]

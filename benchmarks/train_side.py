@@ -63,7 +63,7 @@ class Kept:
 def by_trainer(settings: Settings, source: str) -> dict[str, Any]:
     """Until the topic's end marks."""
     if source == "memory":
-        training.TopicSource = lambda *given, **named: Kept(TopicSource(*given, **named))
+        vars(training)["TopicSource"] = lambda *given, **named: Kept(TopicSource(*given, **named))
     trainer = training.trainer_of(settings, app)
     began_s = time.perf_counter()
     trainer.run(until_end=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 
 def timed(do: Callable[[], object], clients: int, seconds: float) -> tuple[list[float], float]:
@@ -12,6 +12,9 @@ def timed(do: Callable[[], object], clients: int, seconds: float) -> tuple[list[
 
     Returns:
         Milliseconds of each time, and how many seconds all of it lasted.
+
+    Raises:
+        Exception: what it raised.
     """
     took_ms: list[float] = []
     end_s = time.perf_counter() + seconds
@@ -21,10 +24,8 @@ def timed(do: Callable[[], object], clients: int, seconds: float) -> tuple[list[
             do()
             took_ms.append((time.perf_counter() - began_s) * 1e3)
 
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    began_s = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return took_ms, time.perf_counter() - began_s
+    with ThreadPoolExecutor(clients) as threads:
+        began_s = time.perf_counter()
+        for one in [threads.submit(ask) for _ in range(clients)]:
+            one.result()
+        return took_ms, time.perf_counter() - began_s
