@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ settings.load_profile("tenuto")
 # Oracles and what tests share are plain modules beside the tests that use them.
 for folder in ("features", "snapshot", "streams", "serving", "drive", "trainer", "faults", "audit"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
+
+
+# Of a shell in the background, children ignore it, and so would ours: it is what tests send them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,8 @@ def simulate(
 
         waited: dict[str, int] = {}
         simulation = Simulation(run, world, speed, budget_s, run.live_ranker(), after)
-        counts = simulation.drive()
+        with run.interrupts:
+            counts = simulation.drive()
         drove_s = time.monotonic() - started
         for crash in crashes:
             if crash.killed:

@@ -123,7 +123,7 @@ class Driver:
         policy: decides what a request shows.
         on_outcomes: told what came of each slate.
         horizon_ms: longest of the sample streams.
-        check: called while waiting; raises when waiting is in vain.
+        check: called while waiting and before each request; raises when going on is in vain.
         stall_s: how long to wait for the feature worker before giving up.
     """
 
@@ -223,6 +223,7 @@ class Driver:
             self._gate.wait(boundary_ms)
         requests = self._source.requests(boundary_ms, boundary_ms + self.freshness_ms)
         for request in requests:
+            self._check()
             self._serve(request, boundary_ms)
         counts = self.counts
         counts.boundaries += 1

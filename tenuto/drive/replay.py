@@ -29,7 +29,8 @@ def replay(
     started = time.monotonic()
     with Run(options) as run:
         driver = run.driver(log)
-        counts = driver.run(lambda counts: on_boundary(run, counts))
+        with run.interrupts:
+            counts = driver.run(lambda counts: on_boundary(run, counts))
         run.wait_for_samples()
         learnt = run.wait_for_training() if options.training is not None else {}
         workers = run.workers.all_restarts()

@@ -27,6 +27,7 @@ from tenuto.drive.driver import (
     as_logged,
     nobody,
 )
+from tenuto.drive.interrupts import Interrupts
 from tenuto.drive.scrape import Scrape
 from tenuto.drive.source import Request, Source
 from tenuto.drive.workers import Workers
@@ -101,13 +102,18 @@ class RunOptions:
 
 
 class Run:
-    """Servers, topics and workers of a run; a context manager that stops them all."""
+    """Servers, topics and workers of a run; a context manager that stops them all.
+
+    Attributes:
+        interrupts: while it drives, ``with run.interrupts`` takes them between steps.
+    """
 
     def __init__(self, options: RunOptions) -> None:
         self.options = options
         self.platform = options.platform
         self.settings = options.settings
         self.scrapes: dict[str, Scrape] = {}
+        self.interrupts = Interrupts()
         self._exit = ExitStack()
 
     def __enter__(self) -> Run:
@@ -120,8 +126,7 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            # Nobody waits for what was sent; and after an interrupt in the middle of a send
-            # kafka-python may wait for it in vain.
+            # Nobody waits for what was sent, and the broker may be what has failed.
             with suppress(SendError, TimeoutError):
                 self.outbox.close(0.0)
         self._exit.close()
@@ -214,7 +219,7 @@ class Run:
             settings.trainer.model or self.platform.name,
             duration_ms(settings.trainer.checkpoint_every),
             self.platform.trained_stream().horizon_ms(settings.time.rules().lateness_ms),
-            self.workers.check,
+            self.check,
         )
 
     def driver(
@@ -244,8 +249,16 @@ class Run:
             horizon_ms=horizon_ms,
             policy=policy,
             on_outcomes=on_outcomes,
-            check=self.workers.check,
+            check=self.check,
         )
+
+    def check(self) -> None:
+        """Raises:
+        WorkerFailedError: a worker has crashed too often.
+        KeyboardInterrupt: an interrupt was noted.
+        """
+        self.workers.check()
+        self.interrupts.check()
 
     def quality(self) -> dict[str, dict[str, float]]:
         """AUC and normalized entropy of each probability over the window, as last published."""

@@ -111,8 +111,13 @@ class Simulation:
                 break
             if pace and self.speed:
                 # How fast event time runs is for those who watch: it changes no row.
-                time.sleep(max(0.0, (boundary_ms - start_ms) / 1000.0 / self.speed - elapsed))
+                self._sleep_until(started + (boundary_ms - start_ms) / 1000.0 / self.speed)
         return last_ms
+
+    def _sleep_until(self, due_s: float) -> None:
+        while (left_s := due_s - time.monotonic()) > 0:
+            self.run.check()
+            time.sleep(min(left_s, 0.1))
 
     def _preroll_policy(self, request: Request, matrix: Matrix) -> Slate:
         return Slate(self.world.preroll.shuffled(request)[:SLATE], "shuffle", slice="preroll")
