@@ -50,15 +50,13 @@ def run(bench: Bench) -> None:
             with ExitStack() as open_ones:
                 open_ones.enter_context(ours.workers("features"))
                 if share:
-                    paced = Pace(ours, highest * share, seconds + 2 * _SETTLE_S)
-                    open_ones.enter_context(paced)
+                    open_ones.enter_context(Pace(ours, highest * share))
                 time.sleep(_SETTLE_S)
                 return _figures(_probes(ours, seconds))
 
         sides = {f"{OURS}, idle": partial(probed, 0.0)}
         sides |= {f"{OURS}, {share:.0%} load": partial(probed, share) for share in SHARES}
-        bench.interleave(sides)
-        _feast(bench, stack.redis_url, seconds)
+        bench.interleave(sides, peer=partial(_feast, bench, stack.redis_url, seconds))
     idle, half = (bench.result.median(f"{OURS}, {load}", "p99_ms") for load in ("idle", "50% load"))
     bench.at_most("half load: p99 ≤ 50 ms", half, 50.0)
     bench.at_most("idle: p99 ≤ 5 ms", idle, 5.0)
@@ -109,7 +107,7 @@ def _feast(bench: Bench, redis_url: str, seconds: float) -> None:
         "redis": redis_url.removeprefix("redis://").partition("/")[0], "seconds": seconds,
         "shares": SHARES,
     })  # fmt: skip
-    bench.note(f"Feast's highest load: {found['rows_per_s']:,.0f} rows/s, in pushes of 100")
+    bench.measure("Feast, pushes of 100", {"rows_per_s": found["rows_per_s"]})
     bench.delivers("Feast", "push() of values that the caller has computed, and their read")
     for load, took_ms in found["took_ms"].items():
         bench.measure(f"Feast, {load}", _figures(took_ms))

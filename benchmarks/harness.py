@@ -127,13 +127,27 @@ class Bench:
         known = {metric: value for metric, value in figures.items() if value is not None}
         self.say(side, "  ".join(f"{metric} {value:,.5g}" for metric, value in known.items()))
 
-    def interleave(self, sides: Mapping[str, Callable[[], Figures]], rounds: int = 0) -> None:
-        """Measure all sides once a round, every second round in the opposite order."""
+    def interleave(
+        self,
+        sides: Mapping[str, Callable[[], Figures]],
+        rounds: int = 0,
+        *,
+        peer: Callable[[], None] | None = None,
+    ) -> None:
+        """Measure all sides once a round, every second round in the opposite order.
+
+        Args:
+            sides: what to measure by name.
+            rounds: 0 for the run's own.
+            peer: measures several sides in an environment of its own; called once a round.
+        """
         self.result.load.setdefault("before", list(os.getloadavg()))
         for number in range(rounds or self.rounds):
             order = list(sides) if number % 2 == 0 else list(sides)[::-1]
             for side in order:
                 self.measure(side, sides[side]())
+            if peer is not None:
+                peer()
         self.result.load["after"] = list(os.getloadavg())
 
     def check(self, what: str, found: Any, expected: Any) -> None:

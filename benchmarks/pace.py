@@ -34,17 +34,14 @@ class Pace:
     Args:
         deployment: whose topics.
         per_s: records a second.
-        seconds: the longest that it will be open; within the lateness that events are allowed, for
-            they are made before.
     """
 
-    def __init__(self, deployment: Deployment, per_s: float, seconds: float) -> None:
+    def __init__(self, deployment: Deployment, per_s: float) -> None:
         self.per_s = per_s
         asked = {
             "bootstrap": deployment.stack.bootstrap,
             "partitions": deployment.partitions,
             "per_s": per_s,
-            "seconds": seconds,
             "topics": deployment.names.events(deployment.platform.events),
         }
         self._process = subprocess.Popen(
@@ -66,8 +63,12 @@ class Pace:
         self, kind: type[BaseException] | None, error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:  # fmt: skip
-        self._process.terminate()
+        assert self._process.stdin is not None
+        is_sending = self._process.poll() is None
+        self._process.stdin.close()
         self._process.wait(30)
+        if kind is None and (self._process.returncode or not is_sending):
+            raise RuntimeError("the producer of the paced events ended before its time")
 
 
 async def _send(asked: dict[str, object], world: World) -> None:
@@ -76,7 +77,7 @@ async def _send(asked: dict[str, object], world: World) -> None:
     # One list in order of time, of which each tick sends a slice. Plays end after the lap's last
     # impression: they are sent within the lap, or its rate would not be even. An event says that
     # it happens when it is sent: what claims to be of the future is refused.
-    lap_ms = round(1_000 * min(float(str(asked["seconds"])), _LAP_S))
+    lap_ms = round(1_000 * _LAP_S)
     rows = sorted(
         (
             ((ts - world.start_ms) % lap_ms, topics[name], key.encode(), *_around_ts(value))
@@ -93,10 +94,13 @@ async def _send(asked: dict[str, object], world: World) -> None:
         bootstrap_servers=asked["bootstrap"], linger_ms=0, max_batch_size=1_000_000
     ) as producer:
         print("ready", flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, sys.stdin.readline)
+        # Its end is that of the benchmark too, however that ends.
+        over = loop.run_in_executor(None, sys.stdin.read)
         began_s, at = time.time(), 0
-        end_s = began_s + float(str(asked["seconds"]))
-        while (now_s := time.time()) < end_s:
+        while not over.done():
+            now_s = time.time()
             if at == len(rows):
                 began_s, at = began_s + lap_ms / 1_000, 0
             end = int(np.searchsorted(times, (now_s - began_s) * 1_000, "right"))
@@ -124,7 +128,7 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     per_s = float(asked["per_s"])
     world = World(
-        round(per_s * min(asked["seconds"], _LAP_S)),
+        round(per_s * _LAP_S),
         per_s=round(per_s),
         start_ms=int(time.time() * 1_000) + _LEAD_MS,
     )

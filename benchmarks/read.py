@@ -46,13 +46,11 @@ def run(bench: Bench) -> None:
             bench.note(
                 f"{app}: ingest alone took {highest:,.0f} events/s; half of it while reading"
             )
-            # Every side, both presets and each shape: so long do the events have to last.
-            reads_s = 4 * seconds * len(candidates) * len(CLIENTS) * bench.rounds + 30
             for load in ("idle", "half"):
                 with ExitStack() as open_ones:
                     open_ones.enter_context(deployment.workers("features"))
                     if load == "half":
-                        open_ones.enter_context(Pace(deployment, highest / 2, reads_s))
+                        open_ones.enter_context(Pace(deployment, highest / 2))
                         time.sleep(2.0)
                     _read(bench, deployment, f"{app}, {load}", candidates, seconds)
             deployment.redis.flushall()
@@ -94,13 +92,15 @@ def _read(
     bench.check("hgetall: values", found.tobytes(), matrix.values.tobytes())
     sides = {OURS: ours, "MGET": mget, "HGETALL": hashes}
     pid = deployment.stack.redis_pid
-    for n in candidates:
-        for clients in CLIENTS:
-            bench.interleave({
-                f"{case}, {n} × {clients}: {side}": partial(_timed, make(n), clients, seconds, pid)
-                for side, make in sides.items()
-            })  # fmt: skip
-    _feast(bench, deployment, case, matrix, items, names, candidates, seconds)
+    bench.interleave(
+        {
+            f"{case}, {n} × {clients}: {side}": partial(_timed, make(n), clients, seconds, pid)
+            for n in candidates for clients in CLIENTS for side, make in sides.items()
+        },
+        peer=partial(
+            _feast, bench, deployment, case, matrix, items, names, candidates, seconds
+        ),
+    )  # fmt: skip
     client.close()
 
 
