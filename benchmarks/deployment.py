@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from numpy.typing import NDArray
 
 from benchmarks import apps
@@ -228,6 +228,28 @@ class Deployment:
         """Records of which Redis holds the effects."""
         offsets = self.store.next_offsets()
         return int(offsets[offsets > 0].sum())
+
+    def drain(self, running: Running, timeout_s: float = 300.0) -> None:
+        """Wait until Redis holds the effects of all that the topics of its events hold.
+
+        Raises:
+            TimeoutError: it does not, in time.
+        """
+        names = self.names.events(self.platform.events)
+        partitions = [
+            TopicPartition(names[event], partition)
+            for event in self.features.layout.topics
+            for partition in range(self.partitions)
+        ]
+        consumer = KafkaConsumer(bootstrap_servers=self.stack.bootstrap)
+        total = sum(consumer.end_offsets(partitions).values())
+        consumer.close()
+        give_up_s = time.monotonic() + timeout_s
+        while (done := self.done()) < total:
+            if time.monotonic() > give_up_s:
+                raise TimeoutError(f"{total - done} of {total} records are not in Redis")
+            running.check()
+            time.sleep(_LOOK_EVERY_S)
 
     def catch_up(self, total: int, workers: int = 1) -> dict[str, float]:
         """Read the whole log into an empty Redis; figures of its last 70 %, when all work.

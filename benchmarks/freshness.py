@@ -48,7 +48,8 @@ def run(bench: Bench) -> None:
 
         def probed(share: float) -> Figures:
             with ExitStack() as open_ones:
-                open_ones.enter_context(ours.workers("features"))
+                # What the round before could not keep up with is not this one's.
+                ours.drain(open_ones.enter_context(ours.workers("features")))
                 if share:
                     open_ones.enter_context(Pace(ours, highest * share))
                 time.sleep(_SETTLE_S)

@@ -1,4 +1,7 @@
-"""docs/benchmarks.md, its plots and docs/capacity.md: ``benchmarks/results/*.json`` and no more."""
+"""docs/benchmarks.md, its plots, docs/capacity.md and the README's table of speeds.
+
+All of it is ``benchmarks/results/*.json`` and no more.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import capacity
+from benchmarks import capacity, readme
 from benchmarks.harness import RESULTS, Result, load
 from benchmarks.limits import limit_of
 from benchmarks.plots import PLOTS, draw
@@ -15,6 +18,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
 CAPACITY = DOCS / "capacity.md"
 FIGURES = DOCS / "benchmarks"
+README = DOCS.parent / "README.md"
 _HEAD = """# Benchmarks
 
 Written by `python -m benchmarks --render` from `benchmarks/results/`; `make bench` measures all
@@ -27,7 +31,7 @@ pinned in `benchmarks/peers/`. A goal that was not reached says what limits it.
 
 
 def render(names: tuple[str, ...] = ()) -> None:
-    """Write the page and the plots of all results there are, in the order of ``names``."""
+    """Write pages and plots of all results there are, in the order of ``names``."""
     found = {path.stem: load(path) for path in RESULTS.glob("*.json") if "." not in path.stem}
     order = [name for name in names if name in found] or sorted(found)
     parts = [_HEAD, *_goals([found[name] for name in order])]
@@ -36,6 +40,8 @@ def render(names: tuple[str, ...] = ()) -> None:
     PAGE.write_text("\n".join(parts).rstrip() + "\n")
     if all(name in found for name in capacity.NEEDED):
         CAPACITY.write_text(capacity.page(found))
+    if all(name in found for name in readme.NEEDED):
+        README.write_text(readme.with_speeds(README.read_text(), found))
 
 
 def _goals(results: list[Result]) -> Iterator[str]:
