@@ -229,8 +229,17 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of what our side runs on, and the commit."""
     found = {name: metadata.version(name) for name in _VERSIONS}
+    commit = _git("rev-parse", "--short", "HEAD") or "?"
+    # What the benchmarks themselves write is no other code.
+    written = (f":(top,exclude){path}" for path in ("benchmarks/results", "docs", "README.md"))
+    if _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *written):
+        commit += "-dirty"
+    return found | {"commit": commit}
+
+
+def _git(*arguments: str) -> str:
+    """What git says; empty where this is no repository."""
     asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True, text=True, cwd=RESULTS.parent, check=False,
-    )  # fmt: skip
-    return found | {"commit": asked.stdout.strip() or "?"}
+        ["git", *arguments], capture_output=True, text=True, cwd=RESULTS.parent, check=False
+    )
+    return asked.stdout.strip()

@@ -30,7 +30,7 @@ LIMITS = {
     "half load: p99 ≤ 50 ms": (
         "events come as twelve small batches a cycle, one of each topic and partition: few of them "
         "meet in one entity, so that half of the speed of large batches takes most of two cores. "
-        "Fetches asked for on demand brought p50 from 600 to 100 ms"
+        "Fetches asked for on demand brought p50 from 600 to 90–160 ms, as neighbours allow"
     ),
     "idle: p99 ≤ 5 ms": (
         "most of it is from the send to the fetch: on the embedded broker, which has no threads to "

@@ -88,10 +88,8 @@ def _section(result: Result) -> Iterator[str]:
 
 
 def _cell(values: list[float]) -> str:
-    middle = _number(statistics.median(values))
-    if len(values) < 2 or min(values) == max(values):
-        return middle
-    return f"{middle} ({_number(min(values))}–{_number(max(values))})"
+    middle, low, high = map(_number, (statistics.median(values), min(values), max(values)))
+    return middle if low == high else f"{middle} ({low}–{high})"
 
 
 def _number(value: float) -> str:
