@@ -6,7 +6,6 @@ Nothing is measured here but the bytes of records, which are the same each time.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -97,29 +96,27 @@ class Costs:
     @classmethod
     def of(cls, results: dict[str, Result]) -> Costs:
         """What the results say, medians over their rounds."""
-
-        def figure(name: str, side: str, metric: str) -> float:
-            return statistics.median(results[name].sides[side][metric])
-
-        ingest = results["ingest"].sides["preset small"]
+        ingest, read, joined, samples, train, score = (results[name] for name in NEEDED)
         entities = ("item", "user", "query", "query_item")
         event_bytes, snapshot_bytes = _record_bytes()
         waiting = join.side("24h", join.FITS)
         return cls(
-            feature_us=figure("ingest", "preset small", "worker_cpu_us_per_event"),
-            redis_us=figure("ingest", "preset small", "redis_cpu_us_per_event"),
-            read_us=figure("read", f"small, idle, {CANDIDATES} × 1: {OURS}", "redis_us_per_read"),
-            score_us=1e3 * figure("score", f"{OURS}, {CANDIDATES} × 1", "p50_ms"),
-            join_us=figure("join", OURS, "cpu_us_per_impression"),
-            train_rows_per_s=figure("train", f"{OURS}, Kafka", "rows_per_s"),
-            sink_rows_per_s=figure("samples", f"{OURS} → Parquet", "rows_per_s"),
-            entity_bytes={name: statistics.median(ingest[f"{name}_bytes"]) for name in entities},
-            label_bytes=figure("join", waiting, "label_bytes_per_impression"),
-            waiting_snapshot_bytes=figure("join", waiting, "snapshot_bytes_per_impression"),
+            feature_us=ingest.figure("preset small", "worker_cpu_us_per_event"),
+            redis_us=ingest.figure("preset small", "redis_cpu_us_per_event"),
+            read_us=read.figure(f"small, idle, {CANDIDATES} × 1: {OURS}", "redis_us_per_read"),
+            score_us=1e3 * score.figure(f"{OURS}, {CANDIDATES} × 1", "p50_ms"),
+            join_us=joined.figure(OURS, "cpu_us_per_impression"),
+            train_rows_per_s=train.figure(f"{OURS}, Kafka", "rows_per_s"),
+            sink_rows_per_s=samples.figure(f"{OURS} → Parquet", "rows_per_s"),
+            entity_bytes={
+                name: ingest.figure("preset small", f"{name}_bytes") for name in entities
+            },
+            label_bytes=joined.figure(waiting, "label_bytes_per_impression"),
+            waiting_snapshot_bytes=joined.figure(waiting, "snapshot_bytes_per_impression"),
             event_bytes=event_bytes,
             snapshot_bytes=snapshot_bytes,
-            sample_bytes=figure("samples", f"{OURS}, in Kafka", "bytes_per_row"),
-            parquet_bytes=figure("samples", f"{OURS} → Parquet", "bytes_per_row"),
+            sample_bytes=samples.figure(f"{OURS}, in Kafka", "bytes_per_row"),
+            parquet_bytes=samples.figure(f"{OURS} → Parquet", "bytes_per_row"),
         )
 
 

@@ -82,6 +82,17 @@ class Result:
         values = self.sides.get(side, {}).get(metric)
         return statistics.median(values) if values else None
 
+    def figure(self, side: str, metric: str) -> float:
+        """Median over the rounds, of what must have been measured.
+
+        Raises:
+            ValueError: the side has no such figure.
+        """
+        found = self.median(side, metric)
+        if found is None:
+            raise ValueError(f"{self.name}: {side} has no {metric}: measure it again")
+        return found
+
     def metrics(self) -> list[str]:
         """All metrics, in the order in which they were first measured."""
         return list(dict.fromkeys(metric for own in self.sides.values() for metric in own))

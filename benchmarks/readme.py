@@ -24,30 +24,25 @@ def with_speeds(text: str, results: Mapping[str, Result]) -> str:
 
 
 def _table(results: Mapping[str, Result]) -> str:
-    def figure(name: str, side: str, metric: str) -> float:
-        found = results[name].median(side, metric)
-        if found is None:
-            raise ValueError(f"{name}: {side} has no {metric}: measure it again")
-        return found
-
     def events(side: str) -> str:
-        return f"{figure('ingest', side, 'events_per_s'):,.0f}"
+        return f"{results['ingest'].figure(side, 'events_per_s'):,.0f}"
 
     def ms(side: str) -> str:
-        return f"{figure('read', f'small, idle, 200 × 1: {side}', 'p50_ms'):.1f}"
+        return f"{results['read'].figure(f'small, idle, 200 × 1: {side}', 'p50_ms'):.1f}"
 
     def joined(side: str) -> str:
-        return f"{figure('join', side, 'impressions_per_s'):,.0f}"
+        return f"{results['join'].figure(side, 'impressions_per_s'):,.0f}"
 
     def rows(name: str, side: str) -> str:
-        return f"{figure(name, side, 'rows_per_s'):,.0f}"
+        return f"{results[name].figure(side, 'rows_per_s'):,.0f}"
 
     def auc(side: str) -> str:
-        return f"{figure('train', side, 'auc_ctr'):.2f}"
+        return f"{results['train'].figure(side, 'auc_ctr'):.2f}"
 
-    borne = figure("loop", "borne", "requests_per_s")
-    steps = [side for side in results["loop"].sides if side != "borne"]
-    step = next(side for side in steps if figure("loop", side, "requests_per_s") == borne)
+    loop = results["loop"]
+    borne = loop.figure("borne", "requests_per_s")
+    steps = [side for side in loop.sides if side != "borne"]
+    step = next(side for side in steps if loop.figure(side, "requests_per_s") == borne)
     bare, kafka = "torch-rechub, bare loop", f"{OURS}, Kafka"
     lines = [
         ("what", "Tenuto", "beside it, same run"),
@@ -87,7 +82,7 @@ def _table(results: Mapping[str, Result]) -> str:
         ),
         (
             "everything at once, 50 candidates a request",
-            f"{borne:,.0f} requests/s, p50 {figure('loop', step, 'p50_ms'):.1f} ms",
+            f"{borne:,.0f} requests/s, p50 {loop.figure(step, 'p50_ms'):.1f} ms",
             "–",
         ),
     ]
