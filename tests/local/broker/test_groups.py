@@ -33,9 +33,6 @@ from tenuto.local.broker.errors import Code
 pytestmark = pytest.mark.stack
 MakeTopic = Callable[..., str]
 SESSION_MS = 6_000
-# A client forgets that it wanted metadata of a topic where an answer to an older question arrives
-# afterwards: its group then deals out nothing, by default for five minutes.
-METADATA_AGE_MS = 1_000
 NOT_COORDINATOR = 16
 
 
@@ -271,7 +268,6 @@ async def test_partitions_are_shared_anew_as_members_come_and_leave(
             group_id=group,
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=200,
-            metadata_max_age_ms=METADATA_AGE_MS,
         )
 
     first, second = member(), member()
@@ -324,7 +320,6 @@ async def test_a_killed_members_partitions_are_taken_over(
             group_id=group,
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=200,
-            metadata_max_age_ms=METADATA_AGE_MS,
         )
         await survivor.start()
         assert await assigned([survivor], 4) == [4]
