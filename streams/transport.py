@@ -191,6 +191,17 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
         except TimeoutError:
             log.warning("kafka does not answer: positions are not committed, and not needed")
 
+    async def commit_and_end_transactions(self) -> None:
+        """Commit what is finished now, before the partitions are another worker's.
+
+        Faust leaves it to a commit that is under way, which may have begun before the batch in
+        hand was finished: the next worker would be told to apply that once more.
+        """
+        while (under_way := self._commit_fut) is not None and not under_way.done():
+            # To await it alone would cancel it for everybody at a timeout, and go on.
+            await asyncio.wait([under_way])
+        await super().commit_and_end_transactions()
+
     def _batch_in_hand(self) -> bool:
         return any(not message.acked for message in self._unacked_messages)
 

@@ -75,7 +75,7 @@ app = faust_app(
     config["group"],
     brokers=config["brokers"],
     max_poll_records=config.get("max_poll_records", 100),
-    commit_interval_s=0.2,
+    commit_interval_s=config.get("commit_interval_s", 0.2),
     session_timeout_s=config.get("session_timeout_s", 6),
     rebalance_timeout_s=4,
     consumer_group_instance_id=config.get("instance"),
