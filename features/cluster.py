@@ -14,7 +14,7 @@ import redis
 import redis.asyncio
 from redis.backoff import ExponentialBackoff
 from redis.connection import parse_url
-from redis.exceptions import ClusterDownError, MovedError, TryAgainError
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 from redis.retry import Retry
 
 from tenuto.features.topology import Address, Topology
@@ -43,7 +43,10 @@ class Cluster:
     def client(self, slot: int) -> redis.Redis:
         """A client of whichever node has the slot; it connects on first use."""
         wait = ExponentialBackoff(cap=_LONGEST_WAIT_S, base=0.02)
-        errors = (redis.ConnectionError, MovedError, TryAgainError, ClusterDownError)
+        # While a slot is on its way, a script finds its keys on two nodes, or all of them gone
+        # ahead of the slot: it waits for the slot, as following ASK does not help the former.
+        on_its_way = (AskError, TryAgainError)
+        errors = (redis.ConnectionError, MovedError, ClusterDownError, *on_its_way)
         pool: Any = redis.ConnectionPool(
             connection_class=_FollowingTLS if self._kind is not redis.Connection else _Following,
             **self._options, cluster=self, slot=slot, retry=Retry(wait, _TRIES - 1, errors),

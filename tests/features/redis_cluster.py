@@ -1,4 +1,4 @@
-"""A Redis Cluster of a few nodes on loopback, for tests: no replicas, and nothing kept on disk."""
+"""A Redis Cluster of a few nodes on loopback, for tests; nothing is kept on disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +39,7 @@ class RedisCluster:
         **options: str,
     ) -> None:
         self.ports = [_free_port() for _ in range(nodes)]
+        self._edges = [_SLOTS * at // nodes for at in range(nodes + 1)]
         self._data = data
         self._tls = certificates
         self._options = options
@@ -77,6 +78,9 @@ class RedisCluster:
             # The other nodes go on without it.
             "cluster-require-full-coverage": "no",
             "maxmemory-policy": "noeviction",
+            # A replica is there at once, and may take over however long it was cut off.
+            "repl-diskless-sync-delay": "0",
+            "cluster-replica-validity-factor": "0",
             **self._options,
         }
         if self._tls is not None:
@@ -95,6 +99,36 @@ class RedisCluster:
                 [installed_binary(), *arguments], stdout=log, stderr=log
             )
         _until(lambda: bool(self.client(node).ping()), f"node {node} answers")
+
+    def add_replica(self, of: int) -> int:
+        """A further node that follows one of the others; returns once all know that it does."""
+        node = len(self.ports)
+        self.ports.append(_free_port())
+        self._servers.append(None)
+        self.start(node)
+        replica = self.client(node)
+        replica.execute_command("CLUSTER", "MEET", "127.0.0.1", self.ports[of])
+        master = _text(self.client(of).execute_command("CLUSTER", "MYID"))
+        # It cannot follow whom it has not met yet.
+        _until(lambda: bool(replica.execute_command("CLUSTER", "REPLICATE", master)), "they met")
+        _until(lambda: replica.info("replication")["master_link_status"] == "up", "it follows")
+        # Whoever does not know it would not vote for it.
+        _until(lambda: all(self._replicas(n, master) for n in self._running()), "all know it")
+        self.wait_whole()
+        return node
+
+    def wait_replicated(self, replica: int, of: int) -> None:
+        """Until a replica has all that its master has written."""
+        at = self.client(of).info("replication")["master_repl_offset"]
+        _until(
+            lambda: self.client(replica).info("replication")["slave_repl_offset"] >= at,
+            "the replica has it all",
+        )
+
+    def wait_promoted(self, replica: int) -> None:
+        """Until a replica has taken the place of its master, which is gone."""
+        _until(lambda: self.client(replica).role()[0] == b"master", "its replica takes over")
+        self.wait_whole()
 
     def kill(self, node: int) -> None:
         """SIGKILL: whatever it held is gone."""
@@ -117,8 +151,8 @@ class RedisCluster:
             self.wait_whole()
 
     def is_whole(self) -> bool:
-        """Whether all nodes say that every slot has a node which is up."""
-        for node in range(len(self.ports)):
+        """Whether all nodes that run say that every slot has a node which is up."""
+        for node in self._running():
             info = _text(self.client(node).execute_command("CLUSTER", "INFO"))
             if "cluster_state:ok" not in info or f"cluster_slots_ok:{_SLOTS}" not in info:
                 return False
@@ -131,20 +165,30 @@ class RedisCluster:
         """Which node has a slot, by equal ranges."""
         return next(n for n, (first, last) in enumerate(self._ranges()) if first <= slot <= last)
 
-    def move(self, slot: int, to: int) -> None:
-        """Move a slot and its keys to another node, as ``redis-cli --cluster reshard`` does."""
-        ids = [_text(self.client(n).execute_command("CLUSTER", "MYID")) for n in self._nodes()]
+    def move(self, slot: int, to: int, on_the_way: Callable[[], None] | None = None) -> None:
+        """Move a slot and its keys to another node, as ``redis-cli --cluster reshard`` does.
+
+        Args:
+            on_the_way: called when some keys have moved, and when all have but not the slot.
+        """
         at = self.node_of(slot)
         source, target = self.client(at), self.client(to)
+        ids = {n: _text(self.client(n).execute_command("CLUSTER", "MYID")) for n in (at, to)}
+        moved = 0
         target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[at])
         source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to])
         password = self._options.get("requirepass")
         auth = ["AUTH", password] if password else []
-        while keys := source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+        while keys := source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 10):
             source.execute_command(
                 "MIGRATE", "127.0.0.1", self.ports[to], "", 0, 5_000, *auth, "KEYS", *keys
             )
-        for node in (to, at, *self._nodes()):
+            moved += len(keys)
+            if on_the_way is not None and moved == len(keys):
+                on_the_way()
+        if on_the_way is not None:
+            on_the_way()
+        for node in (to, at, *self._running()):
             self.client(node).execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[to])
 
     def close(self) -> None:
@@ -153,13 +197,16 @@ class RedisCluster:
                 server.kill()
                 server.wait()
 
-    def _nodes(self) -> range:
-        return range(len(self.ports))
+    def _replicas(self, asked: int, master: str) -> list[Any]:
+        """Whom a node knows as replicas of another."""
+        found: list[Any] = self.client(asked).execute_command("CLUSTER", "REPLICAS", master)
+        return found
+
+    def _running(self) -> list[int]:
+        return [node for node, server in enumerate(self._servers) if server is not None]
 
     def _ranges(self) -> list[tuple[int, int]]:
-        n = len(self.ports)
-        edges = [_SLOTS * at // n for at in range(n + 1)]
-        return [(low, high - 1) for low, high in pairwise(edges)]
+        return [(low, high - 1) for low, high in pairwise(self._edges)]
 
     def _join(self) -> None:
         for node, (first, last) in enumerate(self._ranges()):

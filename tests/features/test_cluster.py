@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -36,6 +37,7 @@ from tenuto.features.store import StoreError
 from tenuto.features.topology import Topology
 from tenuto.local.redis import installed_binary
 from tenuto.presets import video
+from tenuto.streams.feature_worker import FeatureWorker
 
 FEATURES = FeatureSet.of(video.small, TimeRules())
 ITEMS = [f"i{at}" for at in range(300)]
@@ -162,6 +164,51 @@ def test_a_slot_that_moves_is_followed_by_writers_and_readers(
         _move_back(cluster, slot, (before + 1) % 3, before)
 
 
+def test_a_worker_waits_while_a_slot_is_on_its_way(
+    cluster: RedisCluster, plain: dict[bytes, Any]
+) -> None:
+    """Scripts are refused while their keys are on two nodes, and once all have left the old one."""
+    buckets, log = connect(cluster), Logged(6_000, 1)
+    (slot, *_) = slots(buckets)
+    before = cluster.node_of(slot)
+    refused: list[int] = []
+
+    def until_refused() -> None:
+        """Go on once the worker has met this state of the move."""
+        known = sum(refused)
+        while (n := _refusals(cluster, before)) == known:
+            time.sleep(0.001)
+        refused.append(n - known)
+
+    async def move_meanwhile() -> None:
+        moving: list[asyncio.Task[None]] = []
+
+        async def disturb(taken: int) -> None:
+            if taken == 5:
+                cluster.client(before).config_resetstat()
+                to = (before + 1) % 3
+                moving.append(
+                    asyncio.create_task(asyncio.to_thread(cluster.move, slot, to, until_refused))
+                )
+
+        await read_all(worker(buckets, log), log, disturb)
+        await moving[0]
+
+    try:
+        asyncio.run(move_meanwhile())
+        assert len(refused) == 2, "with some of its keys gone, and with all of them"
+        assert state(buckets) == plain
+    finally:
+        _move_back(cluster, slot, (before + 1) % 3, before)
+
+
+def _refusals(cluster: RedisCluster, node: int) -> int:
+    """How often a node has refused a command because its keys are leaving."""
+    stats = cluster.client(node).info("errorstats")
+    kinds = ("errorstat_TRYAGAIN", "errorstat_ASK")
+    return sum(stats[kind]["count"] for kind in kinds if kind in stats)
+
+
 def _move_back(cluster: RedisCluster, slot: int, at: int, to: int) -> None:
     for node in range(3):
         cluster.client(node).flushall()
@@ -226,6 +273,47 @@ def test_a_worker_outlives_a_node_that_is_away_for_a_moment(
 
     asyncio.run(read_all(worker(buckets, log), log, disturb))
     assert state(buckets) == plain
+
+
+def test_a_replica_that_takes_over_without_the_newest_is_made_whole(
+    tmp_path: Any, plain: dict[bytes, Any]
+) -> None:
+    """What the node that died had not told its replica yet is read once more, there alone."""
+    servers = RedisCluster(tmp_path)
+    try:
+        buckets, log = connect(servers), Logged(6_000, 1)
+        lost = [b for b, slot in enumerate(slots(buckets)) if servers.node_of(slot) == 1]
+        replica = servers.add_replica(of=1)
+
+        async def fail_over() -> None:
+            made = worker(buckets, log)
+            log.position = (await made.start_positions({P0}))[P0]
+            await _take(made, log, 8)
+            await asyncio.to_thread(servers.wait_replicated, replica, of=1)
+            with servers.frozen(replica):
+                servers.client(1).client_kill_filter(_type="replica")
+                await _take(made, log, 8)
+                newest = made.progress.entries[P0][lost[0]].next
+                await asyncio.to_thread(servers.kill, 1)
+            await asyncio.to_thread(servers.wait_promoted, replica)
+            await made.watch()
+            standing = [entry.next for entry in made.progress.entries[P0]]
+            assert all((standing[b] < newest) == (b in lost) for b in range(BUCKETS))
+            assert log.position == standing[lost[0]] > 0
+            await read_all(made, log)
+
+        asyncio.run(fail_over())
+        assert state(buckets) == plain
+    finally:
+        servers.close()
+
+
+async def _take(made: FeatureWorker, log: Logged, batches: int) -> None:
+    for _ in range(batches):
+        batch = log.fetch()
+        assert batch is not None
+        await made.take(batch)
+    await made.flush()
 
 
 def test_a_cluster_with_a_password_is_reached_with_it(tmp_path: Any) -> None:
